@@ -1,0 +1,60 @@
+"""stbp: training spiking neural networks directly, by backpropagation through space and time.
+
+Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural
+Networks", arXiv 1706.02609. The names below are resolved on first use; importing `stbp` imports nothing else.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stbp import data as data
+    from stbp import loss as loss
+    from stbp import nn as nn
+    from stbp import ops as ops
+    from stbp.experiment import Experiment as Experiment
+    from stbp.ops.spikes import Spikes as Spikes
+    from stbp.paper import experiments as experiments
+    from stbp.train import evaluate as evaluate
+    from stbp.train import fit as fit
+    from stbp.train import load_run as load_run
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "data": "stbp.data",
+    "loss": "stbp.loss",
+    "nn": "stbp.nn",
+    "ops": "stbp.ops",
+    "Experiment": "stbp.experiment:Experiment",
+    "Spikes": "stbp.ops.spikes:Spikes",
+    "experiments": "stbp.paper:experiments",
+    "evaluate": "stbp.train:evaluate",
+    "fit": "stbp.train:fit",
+    "load_run": "stbp.train:load_run",
+}
+
+__all__ = [
+    "data",
+    "loss",
+    "nn",
+    "ops",
+    "Experiment",
+    "Spikes",
+    "experiments",
+    "evaluate",
+    "fit",
+    "load_run",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'stbp' has no attribute {name!r}")
+    module, _, attribute = _HOME[name].partition(":")
+    value = importlib.import_module(module)
+    return getattr(value, attribute) if attribute else value
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])

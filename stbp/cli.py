@@ -1,0 +1,294 @@
+"""The command line. Torch is imported by the commands that need it, so help, `list` and errors come at once."""
+
+import dataclasses
+import difflib
+import json as json_format
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from tyro.conf import OmitArgPrefixes, Positional
+
+from stbp import __version__, paper
+from stbp.experiment import Experiment
+
+if TYPE_CHECKING:
+    from stbp.train import Evaluation
+
+Device = Literal["auto", "cpu", "cuda"]
+DataFolder = Annotated[
+    Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, then a download.")
+]
+Json = Annotated[bool, tyro.conf.arg(help="Print JSON.")]
+
+
+def _print(*parts: Any) -> None:
+    Console(highlight=False, soft_wrap=True).print(*parts)
+
+
+def _print_json(content: Any) -> None:
+    print(json_format.dumps(content, indent=2))
+
+
+def list_(json: Json = False) -> None:
+    """The experiments: data, network, the paper's number and ours."""
+    from stbp import report
+
+    results = report.read_results()
+    ours = {name: [r for r in results if r["experiment"]["name"] == name] for name in paper.entries()}
+    if json:
+        wanted = ("command", "seeds", "test_accuracy")
+        _print_json(
+            [
+                {**dataclasses.asdict(entry), "results": [{key: r[key] for key in wanted} for r in ours[name]]}
+                for name, entry in paper.entries().items()
+            ]
+        )
+        return
+    table = Table("name", "data", "network", "T", "the paper, %", "ours, %", box=None, padding=(0, 2, 0, 0))
+    for name, entry in paper.entries().items():
+        e = entry.experiment
+        longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
+        printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
+        table.add_row(name, e.dataset, e.network, str(e.T), printed, report.accuracy(longest) if longest else "")
+    _print(table)
+    _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train an experiment. Every field of it is a flag; the defaults shown are this experiment's own."""
+
+    experiment: OmitArgPrefixes[Experiment]
+    # Folder for config, metrics, checkpoint and summary; runs/NAME-seedS by default.
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    # Folder that holds data sets; otherwise the environment variable STBP_DATA, then a download into a cache.
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    # Go on with the run in --out, bit for bit as if it had not been stopped.
+    resume: bool = False
+    # Where to compute.
+    device: Device = "auto"
+    # Threads of the processor; all of its cores by default.
+    threads: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / f"{self.experiment.name}-seed{self.experiment.seed}"
+
+
+def train(args: Sequence[str]) -> None:
+    """Train an experiment: stbp train NAME [flags]; `stbp train NAME --help` shows them all."""
+    named = bool(args) and not args[0].startswith("-")
+    if not named and not {"-h", "--help"} & set(args):
+        raise ValueError(
+            "stbp train needs the name of an experiment, as in: stbp train digits-mlp; stbp list shows all"
+        )
+    experiment = paper.experiment(args[0] if named else "digits-mlp")
+    prog, rest = f"stbp train {args[0] if named else 'NAME'}", args[1:] if named else args
+    command = tyro.cli(Train, prog=prog, args=rest, default=Train(experiment))
+    if command.resume and (command.folder / "config.json").exists():
+        from stbp import runs
+
+        # flags that are not given keep the value that the run was started with
+        stored = runs.read_config(command.folder)
+        command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.folder))
+    _train(command)
+
+
+def _train(command: Train) -> None:
+    from stbp.train import fit
+
+    _set_threads(command.threads)
+    run = fit(command.experiment, data=command.data, out=command.folder, resume=command.resume, device=command.device)
+    _print(
+        f"test accuracy {100 * run.test_accuracy:.2f} % after epoch {run.summary['epochs']}, "
+        f"{run.summary['seconds']:.0f} s; the run is in {escape(str(command.folder))}"
+    )
+    _print(f"next: stbp eval {escape(str(command.folder))}   stbp plot all {escape(str(command.folder))}")
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1; got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder of a run.")]
+
+
+def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json: Json = False) -> None:
+    """Accuracy of a run on its test set, per class, with the confusion matrix."""
+    from stbp.train import evaluate, load_run
+
+    evaluation = evaluate(load_run(run), data=data, device=device)
+    if json:
+        _print_json(
+            {
+                "run": str(run),
+                "test_accuracy": evaluation.accuracy,
+                "per_class": evaluation.per_class(),
+                "confusion": evaluation.confusion.tolist(),
+            }
+        )
+        return
+    _print(f"test accuracy {100 * evaluation.accuracy:.2f} % of {int(evaluation.confusion.sum())} samples")
+    _print(_confusion_table(evaluation))
+
+
+def _confusion_table(evaluation: "Evaluation") -> Table:
+    table = Table(
+        "true \\ predicted",
+        *evaluation.classes,
+        "recall, %",
+        "precision, %",
+        box=None,
+        header_style="bold",
+        show_edge=False,
+    )
+    for index, (row, scores) in enumerate(zip(evaluation.confusion.tolist(), evaluation.per_class(), strict=True)):
+        cells = [f"[bold]{n}[/bold]" if i == index else str(n or "·") for i, n in enumerate(row)]
+        table.add_row(evaluation.classes[index], *cells, _per_cent(scores["recall"]), _per_cent(scores["precision"]))
+    return table
+
+
+def _per_cent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def predict(
+    run: RunFolder,
+    files: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...", help="Image files.")],
+    invert: Annotated[bool, tyro.conf.arg(help="Dark strokes on a light ground: turn light and dark round.")] = False,
+    json: Json = False,
+) -> None:
+    """Label image files with the network of a run: the class that fires most, and the spikes of every class."""
+    from stbp.predict import predict_files
+    from stbp.train import load_run
+
+    if not files:
+        raise ValueError("stbp predict needs at least one image file behind the run")
+    predictions = predict_files(load_run(run), files, invert)
+    if json:
+        _print_json([dataclasses.asdict(prediction) for prediction in predictions])
+        return
+    for p in predictions:
+        counts = "  ".join(f"{name}:{n}" for name, n in p.counts.items())
+        _print(f"{escape(p.file)}  [bold]{escape(p.label)}[/bold]   spikes {escape(counts)}")
+        if p.remark:
+            _print(f"  {escape(p.remark)}")
+
+
+Kind = Literal["learning-curve", "raster", "potential", "rates", "surrogates", "confusion", "weights", "all"]
+
+
+def plot(
+    kind: Positional[Kind],
+    runs: Annotated[
+        Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="RUN...", help="Folders of runs: none for surrogates, several for learning-curve."),
+    ] = (),
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help="Picture (png, svg, pdf); RUN/KIND.png by default. Not for all."),
+    ] = None,
+    sample: Annotated[int, tyro.conf.arg(help="Index of the test sample for raster and potential.")] = 0,
+    data: DataFolder = None,
+) -> None:
+    """Draw a run: learning curve, spikes, potentials, firing rates, the four surrogates, confusion, weights; or all."""
+    from stbp.figures import draw
+
+    for path in draw(kind, runs, out, sample, data):
+        _print(escape(str(path)))
+
+
+def report(
+    add: Annotated[
+        tuple[Path, ...], tyro.conf.arg(metavar="RUN...", help="Finished runs, one a seed, to join into one result.")
+    ] = (),
+    readme: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help="Put the table into this README.")] = None,
+) -> None:
+    """The published results as a Markdown table; add runs to them, or put the table into the README."""
+    from stbp import report as results
+
+    if add:
+        _print(escape(str(results.collect(add))))
+    if readme is not None:
+        results.update_readme(readme, results.read_results())
+    elif not add:
+        print(results.table(results.read_results()))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_,
+    "train": train,
+    "eval": eval_,
+    "predict": predict,
+    "plot": plot,
+    "report": report,
+}
+
+
+def _help() -> None:
+    _print(
+        f"[bold]stbp {__version__}[/bold]: train spiking neural networks by backpropagation through space and time\n"
+    )
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, function in COMMANDS.items():
+        table.add_row(f"[bold]stbp {name}[/bold]", escape((function.__doc__ or "").partition("\n")[0]))
+    _print(table)
+    _print("\nstbp COMMAND --help says more. Start with: [bold]stbp train digits-mlp[/bold]")
+    _print("--debug behind any command shows where an error came from; --version prints the version.")
+
+
+def _dispatch(args: list[str]) -> None:
+    if not args or args[0] in ("-h", "--help"):
+        _help()
+        return
+    if args[0] == "--version":
+        print(__version__)
+        return
+    if args[0] not in COMMANDS:
+        nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"stbp has no command {args[0]!r}{hint} (it has {', '.join(COMMANDS)})")
+    command = COMMANDS[args[0]]
+    if command is train:
+        train(args[1:])
+    else:
+        tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
+
+
+def main() -> int:
+    """Run the command line; exit code 0, 2 for a mistake in the call, 1 for a fault of ours, 130 for Ctrl-C."""
+    args = [arg for arg in sys.argv[1:] if arg != "--debug"]
+    debug = len(args) < len(sys.argv) - 1
+    try:
+        _dispatch(args)
+    except KeyboardInterrupt:
+        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as with `stbp list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            return 2
+        expected = isinstance(error, ValueError | OSError)
+        kind = "" if expected else f"{type(error).__name__}: "
+        hint = "" if expected else " (a fault of stbp: run again with --debug and report it)"
+        print(f"error: {kind}{' '.join(str(error).split())}{hint}", file=sys.stderr)
+        return 2 if expected else 1
+    return 0

@@ -1,0 +1,27 @@
+"""Data sets of static images.
+
+The public names are `load`, `ImageSet` and `DataError`. They are resolved on first use, so that importing
+this package does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stbp.data.error import DataError as DataError
+    from stbp.data.images import ImageSet as ImageSet
+    from stbp.data.sets import load as load
+
+_HOMES = {"load": "stbp.data.sets", "ImageSet": "stbp.data.images", "DataError": "stbp.data.error"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,68 @@
+"""Files known by their content: gzip or not, the bytes inside are what counts."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BufferedIOBase
+from pathlib import Path
+
+CHUNK = 1 << 20
+BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
+"""What reading a damaged gzip file raises. `BadGzipFile` is an OSError: catch these first."""
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[BufferedIOBase]:
+    """Opens a file for reading, through gzip if its first two bytes are gzip's, whatever its name."""
+    with open(path, "rb") as raw:
+        is_gzip = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        if is_gzip:
+            with gzip.GzipFile(fileobj=raw, mode="rb") as inner:
+                yield inner
+        else:
+            yield raw
+
+
+@dataclass(frozen=True)
+class Original:
+    """A published file, as it is when unpacked: gzip containers differ between mirrors.
+
+    Attributes:
+        name: file name without `.gz`.
+        size: bytes.
+        sha256: hexadecimal digest.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+    def fault(self, path: Path) -> str | None:
+        """What sets the file at `path` apart from the original, in a few words; None if nothing does.
+
+        Never unpacks more than `size` bytes and one chunk.
+        """
+        digest, size, start = hashlib.sha256(), 0, b""
+        try:
+            with unpacked(path) as file:
+                while size <= self.size and (chunk := file.read(CHUNK)):
+                    start = start or chunk[:64]
+                    size += len(chunk)
+                    digest.update(chunk)
+        except BROKEN_GZIP as error:
+            return f"damaged gzip file: {error}"
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        if size > self.size:
+            return f"more than the expected {self.size:,} bytes when unpacked"
+        if start.lstrip().startswith(b"<"):
+            return "a web page, not the file"
+        if size < self.size:
+            return f"{size:,} bytes when unpacked, expected {self.size:,}"
+        if digest.hexdigest() != self.sha256:
+            return f"sha256 {digest.hexdigest()[:12]}... when unpacked, expected {self.sha256[:12]}..."
+        return None

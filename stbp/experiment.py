@@ -1,0 +1,125 @@
+"""`Experiment`: everything that decides a training run, in one frozen dataclass."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args, get_origin, get_type_hints
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A training run. Two runs of equal experiments on one machine with the same number of threads are bit-equal.
+
+    Raises:
+        ValueError: a field out of its range, or one that would have no effect beside the others.
+    """
+
+    # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
+    name: str
+    # Data set.
+    dataset: Literal["digits", "mnist", "fashion-mnist"]
+    # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
+    network: str
+    # Length of the time window in steps.
+    T: int = 30
+    # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
+    encoding: Literal["bernoulli", "static"] = "bernoulli"
+    # The paper's tau: what remains of the potential after one step without a spike, in [0, 1).
+    decay: float = 0.2
+    # A neuron fires when its potential reaches this.
+    threshold: float = 0.3
+    # The curve h1, h2, h3 or h4 that stands in for the derivative of the spike.
+    surrogate: Literal["rectangle", "polynomial", "sigmoid", "gaussian"] = "rectangle"
+    # Width of the surrogate: its peak is 1/width.
+    width: float = 1.0
+    # Forget gate: decay*(1-o); the paper's exponential; reset not differentiated; no gradient through time (SDBP).
+    gate: Literal["linear", "paper", "detached", "spatial"] = "linear"
+    # Initial weights: scaled to threshold, decay and input; the paper's unit rows; PyTorch's default range.
+    init: Literal["balanced", "paper", "torch"] = "balanced"
+    # The paper's squared error of firing rates, or cross-entropy of spike counts.
+    loss: Literal["rate_mse", "cross_entropy"] = "rate_mse"
+    # Optimiser.
+    optimizer: Literal["adam", "sgd"] = "adam"
+    # Learning rate at the start.
+    learning_rate: float = 1e-3
+    # Momentum, with sgd only.
+    momentum: float | None = None
+    # Learning rate over time: constant; times step_factor every step_epochs epochs; half a cosine down to zero.
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    # Epochs between two steps of the schedule, with schedule step only.
+    step_epochs: int | None = None
+    # What a step multiplies the learning rate by, with schedule step only.
+    step_factor: float | None = None
+    # Training samples in a batch.
+    batch_size: int = 100
+    # Passes over the training samples.
+    epochs: int = 10
+    # Decides initial weights, order of samples, their spikes and the validation split.
+    seed: int = 0
+    # Training samples held out to measure validation accuracy, chosen by the seed.
+    validation: int = 0
+    # Stop when validation accuracy has not risen for this many epochs; the last epoch's weights stay.
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), _HINTS[field.name])
+        self._check_ranges()
+        self._check_partners()
+
+    def _check_ranges(self) -> None:
+        rules = {
+            "T": (self.T >= 1, "at least 1"),
+            "decay": (0 <= self.decay < 1, "in [0, 1)"),
+            "threshold": (0 < self.threshold < math.inf, "positive"),
+            "width": (0 < self.width < math.inf, "positive"),
+            "learning_rate": (0 < self.learning_rate < math.inf, "positive"),
+            "momentum": (self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)"),
+            "step_epochs": (self.step_epochs is None or self.step_epochs >= 1, "at least 1"),
+            "step_factor": (self.step_factor is None or 0 < self.step_factor <= 1, "in (0, 1]"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "seed": (0 <= self.seed < 2**32, "in [0, 2^32)"),
+            "validation": (self.validation >= 0, "a number of samples, 0 or more"),
+            "patience": (self.patience is None or self.patience >= 1, "at least 1"),
+            "name": (self.name != "" and not set(self.name) & set('/\\:*?"<>|\0'), "usable as the name of a folder"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f"{name} must be {rule}; got {getattr(self, name)!r}")
+
+    def _check_partners(self) -> None:
+        """An option that would have no effect is an error, and so is one that lacks its partner."""
+        if self.momentum is not None and self.optimizer != "sgd":
+            raise ValueError(f"momentum has no effect with optimizer {self.optimizer}; use sgd or leave momentum away")
+        for name in ("step_epochs", "step_factor"):
+            if (getattr(self, name) is not None) != (self.schedule == "step"):
+                raise ValueError(
+                    f"{name} and schedule step go together; got {name} {getattr(self, name)}, schedule {self.schedule}"
+                )
+        if self.patience is not None and self.validation == 0:
+            raise ValueError("patience needs a validation split to watch; set validation to a number of samples")
+
+    def learning_rate_at(self, epoch: int, progress: float) -> float:
+        """The learning rate in epoch `epoch` (from 0), after the share `progress` in [0, 1) of its steps."""
+        if self.schedule == "cosine":
+            return self.learning_rate * (1 + math.cos(math.pi * (epoch + progress) / self.epochs)) / 2
+        if self.step_epochs is not None and self.step_factor is not None:
+            return self.learning_rate * self.step_factor ** (epoch // self.step_epochs)
+        return self.learning_rate
+
+
+def _check_type(name: str, value: object, hint: object) -> None:
+    """Raise ValueError unless the value is of the field's type; an int will do for a float."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(hint))}; got {value!r}")
+        return
+    types = tuple(get_args(hint) or (hint,))
+    allowed = (*types, int) if float in types else types
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        words = " or ".join("nothing" if t is type(None) else t.__name__ for t in types)
+        raise ValueError(f"{name} must be {words}; got {value!r}")
+
+
+_HINTS = get_type_hints(Experiment)

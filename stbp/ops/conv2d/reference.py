@@ -1,0 +1,22 @@
+"""The convolutional synapse over a window: all T*B frames are one convolution."""
+
+import torch
+from torch import Tensor
+
+
+def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    """`[T, B, C, H, W]` to `[T, B, M, H', W']`, weight `[M, C, k, k]`, as torch's own on each frame."""
+    return torch.nn.functional.conv2d(x.flatten(0, 1), weight, bias, stride, padding).unflatten(0, x.shape[:2])
+
+
+def conv2d_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, needs: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of input, weight and bias, each an empty tensor where `needs` says that it is not asked for."""
+    s, p = [stride, stride], [padding, padding]
+    grads = torch.ops.aten.convolution_backward(
+        grad.flatten(0, 1), x.flatten(0, 1), weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
+    )
+    none = grad.new_empty(0)
+    grad_x, grad_weight, grad_bias = (g if need else none for g, need in zip(grads, needs, strict=True))
+    return (grad_x.unflatten(0, x.shape[:2]) if needs[0] else none), grad_weight, grad_bias

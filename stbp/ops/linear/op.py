@@ -1,0 +1,94 @@
+"""`linear`: argument checks, registration with torch's dispatcher, autograd; for dense input and for packed spikes."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stbp.ops.linear import reference
+from stbp.ops.spikes import Spikes, unpack_bits
+
+
+@torch.library.custom_op("stbp::linear", mutates_args=())
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.linear(x, weight, bias)
+
+
+@torch.library.custom_op("stbp::linear_backward", mutates_args=())
+def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    return reference.linear_backward(grad, x, weight, needs)
+
+
+@torch.library.custom_op("stbp::linear_spikes", mutates_args=())
+def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return reference.linear(unpack_bits(bits, weight.shape[1], weight.dtype), weight, bias)
+
+
+@torch.library.custom_op("stbp::linear_spikes_backward", mutates_args=())
+def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
+    o = unpack_bits(bits, weight.shape[1], weight.dtype)
+    return reference.linear_backward(grad, o, weight, [False, *needs])[1:]
+
+
+@_linear.register_fake
+@_linear_spikes.register_fake
+def _(x, weight, bias):
+    return weight.new_empty((*x.shape[:2], weight.shape[0]))
+
+
+@_linear_backward.register_fake
+def _(grad, x, weight, needs):
+    shapes = (x.shape, weight.shape, weight.shape[:1])
+    return tuple(weight.new_empty(s if need else 0) for s, need in zip(shapes, needs, strict=True))
+
+
+@_linear_spikes_backward.register_fake
+def _(grad, bits, weight, needs):
+    shapes = (weight.shape, weight.shape[:1])
+    return tuple(weight.new_empty(s if need else 0) for s, need in zip(shapes, needs, strict=True))
+
+
+def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, weight, _ = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    needs = list(ctx.needs_input_grad)
+    grads = _linear_backward(grad, *ctx.saved_tensors, needs)
+    return tuple(g if need else None for g, need in zip(grads, needs, strict=True))
+
+
+def _spikes_backward(ctx: Any, grad: Tensor) -> tuple:
+    needs = list(ctx.needs_input_grad[1:])
+    grads = _linear_spikes_backward(grad, *ctx.saved_tensors, needs)
+    return None, *(g if need else None for g, need in zip(grads, needs, strict=True))
+
+
+_linear.register_autograd(_backward, setup_context=_setup)
+_linear_spikes.register_autograd(_spikes_backward, setup_context=_setup)
+
+
+def linear(
+    x: Float[Tensor, "T B N"] | Spikes, weight: Float[Tensor, "M N"], bias: Float[Tensor, " M"] | None = None
+) -> Float[Tensor, "T B M"]:
+    """The fully connected synapse over a window, run once for all T*B frames (paper, eq. 3).
+
+    Args:
+        x: spikes or currents, `[T, B, N]`, as a tensor or packed.
+        weight, bias: `[M, N]` and `[M]`, the layout of `torch.nn.Linear`.
+
+    Returns:
+        input current of the next layer, `[T, B, M]`.
+
+    Raises:
+        ValueError: x is not `[T, B, N]` with the N of the weight.
+    """
+    if len(x.shape) != 3 or x.shape[2] != weight.shape[1]:
+        raise ValueError(f"x must be [T, B, {weight.shape[1]}] to go with the weight; got {list(x.shape)}")
+    if isinstance(x, Spikes):
+        return _linear_spikes(x.bits, weight, bias)
+    if x.shape[0] > 1 and x.stride(0) == 0:  # the same frame in every step: one product serves them all
+        return _linear(x[:1], weight, bias).expand(x.shape[0], -1, -1)
+    return _linear(x, weight, bias)

@@ -1,0 +1,23 @@
+"""The fully connected synapse over a window: no memory along T, so all T*B frames are one matrix product."""
+
+import torch
+from torch import Tensor
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x^t = W o^t + b for every step (eq. 3 and the bias of eq. 4); `[T, B, N]` to `[T, B, M]`, weight `[M, N]`."""
+    return torch.nn.functional.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+
+
+def linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of input, weight and bias, each an empty tensor where `needs` says that it is not asked for.
+
+    dL/dW = sum over t and b of eps^t (o^t)^T; dL/db = sum of eps^t.
+    """
+    eps, o = grad.flatten(0, 1), x.flatten(0, 1)
+    none = grad.new_empty(0)
+    return (
+        (eps @ weight).unflatten(0, x.shape[:2]) if needs[0] else none,
+        eps.T @ o if needs[1] else none,
+        eps.sum(0) if needs[2] else none,
+    )

@@ -1,0 +1,78 @@
+"""The registry of experiments, and what the paper prints for each.
+
+How far each printed number can be trusted is marked as in the reference notes of the project: `quoted` by others who
+read the paper, or `recalled`, not read again: check such a number against the paper before you cite it.
+"""
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from stbp.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An experiment, and the paper's row that it answers, where there is one."""
+
+    experiment: Experiment
+    # One line for `stbp list`.
+    about: str
+    # Where the paper prints a number for this data set and network.
+    table: str | None = None
+    # Test accuracy as printed there, a fraction.
+    printed: float | None = None
+    # How sure the printed number is.
+    certainty: Literal["quoted", "recalled"] | None = None
+
+
+_MNIST_MLP = Experiment(name="mnist-mlp", dataset="mnist", network="784-800-10", epochs=12)
+
+_ENTRIES = (
+    Entry(
+        Experiment(
+            name="digits-mlp", dataset="digits", network="64-200-10", epochs=40, batch_size=50, learning_rate=2e-3
+        ),
+        "real 8x8 scans that come with the package: the quickest start",
+    ),
+    Entry(_MNIST_MLP, "the paper's MLP", "Table 2", 0.9889, "recalled"),
+    Entry(
+        replace(_MNIST_MLP, name="mnist-mlp-400", network="784-400-10"),
+        "the ablation's MLP, trained by STBP",
+        "Table 7",
+        0.9848,
+        "recalled",
+    ),
+    Entry(
+        replace(_MNIST_MLP, name="mnist-cnn", network="28x28-15C5-P2-40C5-P2-300-10", T=10, threshold=0.5, epochs=10),
+        "the paper's CNN, at a window of 10 steps",
+        "Table 5",
+        0.9942,
+        "quoted",
+    ),
+    Entry(replace(_MNIST_MLP, name="fashion-mlp", dataset="fashion-mnist"), "the MLP on Fashion-MNIST"),
+)
+
+
+def entries() -> dict[str, Entry]:
+    """All entries by the name of their experiment, in the order of `stbp list`."""
+    return {entry.experiment.name: entry for entry in _ENTRIES}
+
+
+def experiments() -> dict[str, Experiment]:
+    """All experiments by name."""
+    return {name: entry.experiment for name, entry in entries().items()}
+
+
+def experiment(name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        ValueError: no such name; the message offers the nearest and says where to see all.
+    """
+    known = experiments()
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
+        raise ValueError(f"no experiment is called {name!r}{hint}; `stbp list` shows them all")
+    return known[name]

@@ -1,0 +1,123 @@
+"""Published results: one JSON per number in `results/`, and the README's table made from them."""
+
+import dataclasses
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stbp.experiment import Experiment
+from stbp.files import write_atomically, write_json
+from stbp.paper import entries
+
+FOLDER = Path(__file__).resolve().parent.parent / "results"
+BEGIN, END = "<!-- results: made by `stbp report`, do not edit -->", "<!-- end of results -->"
+
+
+def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
+    """Join finished runs, one seed each of one experiment, into a result file; return its path.
+
+    Raises:
+        ValueError: no run, an unfinished run, runs of different experiments, or a seed that comes twice.
+    """
+    if not folders:
+        raise ValueError("name the run folders that the result is made of")
+    runs = [_read(folder) for folder in folders]
+    first = dataclasses.replace(runs[0][0], seed=0)
+    for folder, (experiment, _, _) in zip(folders, runs, strict=True):
+        if dataclasses.replace(experiment, seed=0) != first:
+            raise ValueError(f"{folder} is a run of another experiment than {folders[0]}: only their seeds may differ")
+    seeds = sorted(experiment.seed for experiment, _, _ in runs)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"every run must have a seed of its own; got seeds {seeds}")
+    runs.sort(key=lambda run: run[0].seed)
+    result = {
+        "command": command(first) + ("" if seeds == [0] else f" --seed S  (S: {', '.join(map(str, seeds))})"),
+        "experiment": {k: v for k, v in dataclasses.asdict(first).items() if k != "seed"},
+        "test_accuracy": [summary["test_accuracy"] for _, summary, _ in runs],
+        "seeds": seeds,
+        "runs": [{"summary": summary, "metrics": metrics} for _, summary, metrics in runs],
+    }
+    into.mkdir(parents=True, exist_ok=True)
+    path = into / f"{_file_name(first)}.json"
+    write_json(path, result)
+    return path
+
+
+def _read(folder: Path) -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
+    for name in ("config.json", "summary.json", "metrics.jsonl"):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder} holds no finished run: there is no {name} in it")
+    experiment = Experiment(**json.loads((folder / "config.json").read_text()))
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return experiment, json.loads((folder / "summary.json").read_text()), metrics
+
+
+def _changes(experiment: Experiment) -> dict[str, Any]:
+    """The fields in which an experiment differs from the registered one of its name."""
+    entry = entries().get(experiment.name)
+    if entry is None:
+        raise ValueError(f"{experiment.name} is not registered: a published number needs an experiment in paper.py")
+    registered = dataclasses.asdict(entry.experiment)
+    return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k != "seed"}
+
+
+def command(experiment: Experiment) -> str:
+    """The command that repeats a run, seed left to its default."""
+    flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _changes(experiment).items())
+    data = "" if experiment.dataset == "digits" else " --data DIR"
+    return f"stbp train {experiment.name}{flags}{data}"
+
+
+def _file_name(experiment: Experiment) -> str:
+    return "-".join([experiment.name, *(f"{name}-{value}" for name, value in _changes(experiment).items())])
+
+
+def read_results(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """All result files, in the order of the registry, then by name; none where the folder does not exist."""
+    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    order = list(entries())
+    return sorted(results, key=lambda result: order.index(result["experiment"]["name"]))
+
+
+def accuracy(result: dict[str, Any]) -> str:
+    """Mean of the last epoch's test accuracy over seeds, with standard deviation if there are several, in per cent."""
+    values = [100 * value for value in result["test_accuracy"]]
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{spread}"
+
+
+def printed(name: str) -> str:
+    """The paper's number for an experiment, in per cent, with how sure it is; empty where there is none."""
+    entry = entries()[name]
+    return "" if entry.printed is None else f"{100 * entry.printed:.2f} ({entry.table}, {entry.certainty})"
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [
+        "| data | network | T | epochs | test accuracy, % | seeds | the paper, % | command |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        e = result["experiment"]
+        lines.append(
+            f"| {e['dataset']} | {e['network']} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
+            f"| {accuracy(result)} | {len(result['seeds'])} | {printed(e['name'])} | `{result['command']}` |"
+        )
+    return "\n".join(lines)
+
+
+def update_readme(readme: Path, results: Sequence[dict[str, Any]]) -> None:
+    """Put the table between the README's two markers.
+
+    Raises:
+        ValueError: a marker is missing.
+    """
+    text = readme.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{readme} must hold the lines {BEGIN} and {END}, between which the table goes")
+    write_atomically(readme, f"{before}{begin}\n{table(results)}\n{end}{after}".encode())

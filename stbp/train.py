@@ -1,0 +1,441 @@
+"""`fit` and `evaluate`: the training loop, readable from top to bottom."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stbp import data as data_sets
+from stbp import health, loss, nn, ops, runs
+from stbp.checkpoint import Checkpoint
+from stbp.data import ImageSet
+from stbp.experiment import Experiment
+from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
+from stbp.ops.spikes import Spikes
+from stbp.paper import experiment as experiment_called
+from stbp.progress import Console, Reporter, stop_requests
+
+PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
+EVALUATION_BATCH = 200
+REPORT_SECONDS = 0.5  # between two looks at losses and norms; between them nothing waits for the device
+FIRST_LOOKS = (0, 20)  # steps of the first epoch after which the health is examined
+
+
+class DivergedError(ValueError):
+    """The loss, a gradient or a weight is no longer a finite number."""
+
+
+@dataclass
+class Progress:
+    """How far a training is; with weights and optimiser state, all that a checkpoint needs."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished in the running epoch
+    loss_sum: float = 0.0  # over the samples of the running epoch, and so on
+    correct: int = 0
+    samples: int = 0
+    epoch_seconds: float = 0.0
+    seconds: float = 0.0  # of all sessions so far
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """A finished training: what `summary.json` holds, the metrics of every epoch, and the network."""
+
+    experiment: Experiment
+    network: nn.Network
+    history: list[dict[str, Any]]
+    summary: dict[str, Any]
+    # Of one input image: C, H, W.
+    shape: tuple[int, int, int]
+    # Names of the classes, in the order of the outputs.
+    classes: tuple[str, ...]
+
+    @property
+    def test_accuracy(self) -> float:
+        """Share of test samples labelled rightly after the last epoch."""
+        return self.summary["test_accuracy"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network made of a data set."""
+
+    # Rows: true class; columns: predicted class; number of samples.
+    confusion: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of samples labelled rightly."""
+        return self.confusion.diagonal().sum().item() / max(1, int(self.confusion.sum()))
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Of every class: name, samples, recall and precision (None where nothing was, or was called, that class)."""
+        rows = []
+        for index, name in enumerate(self.classes):
+            right, samples, called = (
+                int(part)
+                for part in (self.confusion[index, index], self.confusion[index].sum(), self.confusion[:, index].sum())
+            )
+            recall, precision = (right / n if n else None for n in (samples, called))
+            rows.append({"class": name, "samples": samples, "recall": recall, "precision": precision})
+        return rows
+
+
+def fit(
+    experiment: Experiment | str,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    device: str = "auto",
+    report: Reporter | None = None,
+    **fields: Any,
+) -> Run:
+    """Train an experiment, evaluate it after every epoch, and return what came out.
+
+    Args:
+        experiment: an `Experiment` or the name of a registered one.
+        data: folder that holds data sets; None reads STBP_DATA, then the cache that downloads fill.
+        out: folder for config, metrics, checkpoint and summary; None writes nothing.
+        resume: go on with the run in `out`, bit for bit as if it had not been stopped.
+        device: `auto` (CUDA if there is one), `cpu` or `cuda`.
+        report: gets the progress; the console by default.
+        fields: fields of the experiment to replace, such as `epochs=5`.
+
+    Raises:
+        ValueError: a field, a data file or the folder `out` is not as it must be; `DivergedError` if numbers overflow.
+        KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
+    """
+    given = experiment_called(experiment) if isinstance(experiment, str) else experiment
+    given = dataclasses.replace(given, **fields)
+    report = report or Console()
+    folder = None if out is None else Path(out)
+    saved = None if folder is None else runs.claim(folder, given, resume, report.say)
+    train_set, test_set = data_sets.load(given.dataset, data)
+    training = _Training(given, train_set, test_set, _device(device), folder, report)
+    if saved is not None:
+        training.restore(saved)
+        report.say(f"going on with {folder} at epoch {training.progress.epoch + 1}, step {training.progress.step + 1}")
+    with stop_requests(report.say) as stop:
+        training.run(stop)
+    return training.finish()
+
+
+class _Training:
+    """One training in progress: data, network, optimiser and how far it is."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        train_set: ImageSet,
+        test_set: ImageSet,
+        device: torch.device,
+        folder: Path | None,
+        report: Reporter,
+    ):
+        self.experiment, self.train_set, self.test_set = experiment, train_set, test_set
+        self.device, self.folder, self.report = device, folder, report
+        self.progress = Progress()
+        self.training_ids, self.validation_ids = _split(len(train_set), experiment)
+        # exact: the sum of bytes is an integer
+        rate = train_set.images.sum(dtype=torch.int64).item() / (255 * max(1, train_set.images.numel()))
+        self.net = build_network(experiment, rate)
+        self._check_shapes()
+        self.net.to(device)
+        self.optimizer = _optimizer(experiment, self.net)
+        self.synapses = [i for i, m in enumerate(self.net) if isinstance(m, nn.Linear | nn.Conv2d)]
+        self.findings: list[health.Finding] = []
+
+    def _check_shapes(self) -> None:
+        """Try one blank sample, so that a network that does not fit the data fails before the first batch."""
+        shape = (1, *self.train_set.images.shape[1:])
+        what = f"network {self.experiment.network} does not fit {self.experiment.dataset}"
+        try:
+            outputs = self.net(torch.zeros(1, *shape)).shape[-1]
+        except ValueError as error:
+            raise ValueError(
+                f"{what}, whose images are {' x '.join(map(str, shape[1:]))} (C x H x W): {error}"
+            ) from error
+        if outputs < len(self.train_set.classes):
+            raise ValueError(
+                f"{what}: it ends in {outputs} outputs, the data has {len(self.train_set.classes)} classes"
+            )
+
+    @property
+    def steps(self) -> int:
+        return -(-len(self.training_ids) // self.experiment.batch_size)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Train until the last epoch, or the early stop; on a stop request write a checkpoint and raise."""
+        started, before = time.perf_counter(), self.progress.seconds
+        while self.progress.epoch < self.experiment.epochs and not self._out_of_patience():
+            done = self._train_epoch(stop) and self._end_epoch(stop)
+            self.progress.seconds = before + time.perf_counter() - started
+            self._save()
+            if not done:
+                raise KeyboardInterrupt
+
+    def _train_epoch(self, stop: Callable[[], bool]) -> bool:
+        """The rest of the running epoch; False if stopped before its end."""
+        progress, size = self.progress, self.experiment.batch_size
+        self.report.start_epoch(progress.epoch + 1, self.experiment.epochs, self.steps, progress.step)
+        words = random_words(len(self.training_ids), self.experiment.seed, SHUFFLE, progress.epoch)
+        order = self.training_ids[words.argsort(stable=True)]
+        pending: list[Tensor] = []
+        begun = looked = time.perf_counter()
+        while progress.step < self.steps and not stop():
+            ids = order[progress.step * size : (progress.step + 1) * size]
+            pending.append(self._step(ids))
+            progress.step += 1
+            now = time.perf_counter()
+            if now - looked > REPORT_SECONDS:
+                self._account(pending)
+                looked = now
+        self._account(pending)
+        progress.epoch_seconds += time.perf_counter() - begun
+        return progress.step == self.steps
+
+    def _step(self, ids: Tensor) -> Tensor:
+        """One step of the optimiser; returns loss, right answers, samples and the norms of gradients and weights."""
+        progress = self.progress
+        x, y = self._batch(self.train_set, ids, epoch=progress.epoch + 1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.experiment.learning_rate_at(progress.epoch, progress.step / self.steps)
+        self.optimizer.zero_grad()
+        o = self.net(x)
+        batch_loss = getattr(loss, self.experiment.loss)(o, y)
+        batch_loss.backward()
+        if progress.epoch == 0 and progress.step in FIRST_LOOKS:
+            self._look(x)
+        gradients = [p.grad.norm() for p in self.net.parameters() if p.grad is not None]
+        self.optimizer.step()
+        with torch.no_grad():
+            weights = [p.norm() for p in self.net.parameters()]
+            right = (predict(o) == y).sum()
+            return torch.stack(
+                [batch_loss.detach() * len(ids), right, right.new_tensor(len(ids)), *gradients, *weights]
+            )
+
+    def _account(self, pending: list[Tensor]) -> None:
+        """Add the steps since the last look to the epoch's sums, and stop if one of their numbers is not finite."""
+        if not pending:
+            return
+        rows = torch.stack(pending).double().cpu()
+        first = self.progress.step - len(pending)
+        pending.clear()
+        finite = rows.isfinite()
+        if not finite.all():
+            row = int((~finite).any(1).nonzero()[0])
+            raise self._diverged(first + row, int((~finite[row]).nonzero()[0]))
+        for loss_sum, correct, samples in rows[:, :3].tolist():
+            self.progress.loss_sum += loss_sum
+            self.progress.correct += int(correct)
+            self.progress.samples += int(samples)
+        mean = self.progress.loss_sum / self.progress.samples
+        self.report.steps(self.progress.step, mean, self.progress.correct / self.progress.samples)
+
+    def _diverged(self, step: int, column: int) -> DivergedError:
+        names = [name for name, _ in self.net.named_parameters()]
+        kinds = [f"the {kind} of" for kind in ("gradient", "values")]
+        what, layer = "the loss", ""
+        if column >= 3:
+            kind, parameter = kinds[(column - 3) // len(names)], names[(column - 3) % len(names)]
+            index, _, part = parameter.partition(".")
+            what, layer = f"{kind} the {part}", f" in {self.net.name(int(index))}"
+        return DivergedError(
+            f"training diverged in epoch {self.progress.epoch + 1}, step {step + 1}: {what}{layer} is not finite; "
+            f"lower learning_rate (now {self.experiment.learning_rate:g})"
+        )
+
+    def _look(self, x: Tensor | Spikes) -> None:
+        """Examine the health after the backward pass of a batch and say what was not said before."""
+        gradients = []
+        for index in self.synapses:
+            weight = self.net.get_parameter(f"{index}.weight")
+            gradients.append((index, 0.0 if weight.grad is None else weight.grad.norm().item()))
+        known = {(finding.layer, finding.kind) for finding in self.findings}
+        for finding in health.examine(self.net, self.net.record(x), gradients):
+            if (finding.layer, finding.kind) not in known:
+                self.findings.append(finding)
+                self.report.say(f"health: {finding}")
+
+    def _end_epoch(self, stop: Callable[[], bool]) -> bool:
+        """Evaluate, write the epoch's metrics down; False if stopped before that was done."""
+        progress = self.progress
+        accuracies = []
+        for images, ids in ((self.train_set, self.validation_ids), (self.test_set, torch.arange(len(self.test_set)))):
+            found = list(self._predictions(images, ids, stop))
+            if stop():
+                return False
+            right = sum(int((p == y).sum()) for p, y in found)
+            accuracies.append(right / len(ids) if len(ids) else None)
+        traces = self._probe()
+        metrics = {
+            "epoch": progress.epoch + 1,
+            "train_loss": progress.loss_sum / progress.samples,
+            "train_accuracy": progress.correct / progress.samples,
+            "validation_accuracy": accuracies[0],
+            "test_accuracy": accuracies[1],
+            "seconds": round(progress.epoch_seconds, 3),
+            "samples_per_second": round(progress.samples / progress.epoch_seconds, 1),
+            "firing_rate": health.firing_rates(traces),
+        }
+        history = [*progress.history, metrics]
+        self.progress = Progress(epoch=progress.epoch + 1, seconds=progress.seconds, history=history)
+        self.report.end_epoch(metrics, self.experiment.epochs)
+        return True
+
+    def _predictions(
+        self, images: ImageSet, ids: Tensor, stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in ids.split(EVALUATION_BATCH):
+            if stop():
+                return
+            x, y = self._batch(images, batch, epoch=0)
+            with torch.no_grad():
+                yield predict(self.net(x)), y
+
+    def _batch(self, images: ImageSet, ids: Tensor, epoch: int) -> tuple[Tensor | Spikes, Tensor]:
+        x = encode(images.images[ids].to(self.device), self.experiment, epoch, ids.to(self.device))
+        return x, images.labels[ids].to(self.device)
+
+    def _probe(self) -> list[nn.Trace]:
+        x, _ = self._batch(self.train_set, self.training_ids[:PROBE], epoch=0)
+        return self.net.record(x)
+
+    def _out_of_patience(self) -> bool:
+        patience, history = self.experiment.patience, self.progress.history
+        if patience is None or len(history) <= patience:
+            return False
+        accuracies = [metrics["validation_accuracy"] for metrics in history]
+        return max(accuracies[-patience:]) <= max(accuracies[:-patience])
+
+    def _save(self) -> None:
+        if self.folder is not None:
+            runs.write_progress(self.folder, Checkpoint(self._tensors(), self._header()))
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"network.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        for parameter, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{parameter}.{k}": v for k, v in state.items() if v is not None}
+        return tensors
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "experiment": dataclasses.asdict(self.experiment),
+            "progress": dataclasses.asdict(self.progress),
+            "threads": torch.get_num_threads(),
+            "shape": list(self.train_set.images.shape[1:]),
+            "classes": list(self.train_set.classes),
+        }
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go back to the moment of a checkpoint."""
+        self.net.load_state_dict(runs.part(saved, "network"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in runs.part(saved, "optimizer").items():
+            parameter, _, key = name.partition(".")
+            state.setdefault(int(parameter), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.progress = Progress(**saved.header["progress"])
+        if saved.header["threads"] != torch.get_num_threads():
+            self.report.say(
+                f"the run was begun with {saved.header['threads']} threads and goes on with {torch.get_num_threads()}: "
+                "sums may round differently"
+            )
+
+    def finish(self) -> Run:
+        """The run's summary, written to its folder and returned."""
+        findings = health.examine(self.net, self._probe())
+        for finding in findings:
+            self.report.say(f"health at the end: {finding}")
+        summary = runs.summary(self.experiment, self.net, self.progress.history, self.progress.seconds, findings)
+        if self.folder is not None:
+            runs.write_summary(self.folder, summary)
+        channels, height, width = self.train_set.images.shape[1:]
+        shape = (channels, height, width)
+        return Run(self.experiment, self.net, self.progress.history, summary, shape, self.train_set.classes)
+
+
+def evaluate(run: Run | str | Path, *, data: str | Path | None = None, device: str = "auto") -> Evaluation:
+    """Label the test set again, with the spikes that training measured with.
+
+    Args:
+        run: what `fit` returned, or the folder of a run.
+        data: folder that holds data sets, as for `fit`.
+    """
+    run = run if isinstance(run, Run) else load_run(run)
+    train_set, test_set = data_sets.load(run.experiment.dataset, data)
+    training = _Training(run.experiment, train_set, test_set, _device(device), None, Console())
+    training.net.load_state_dict(run.network.state_dict())
+    classes = len(test_set.classes)
+    confusion = torch.zeros(classes * classes, dtype=torch.int64)
+    for predicted, y in training._predictions(test_set, torch.arange(len(test_set))):
+        cell = (y * classes + predicted.clamp(max=classes - 1)).cpu()
+        confusion += torch.bincount(cell, minlength=classes * classes)
+    return Evaluation(confusion.view(classes, classes), test_set.classes)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The run in a folder, with the network of its last checkpoint.
+
+    Raises:
+        ValueError, FileNotFoundError: the folder holds no run, or a damaged one; the message says which.
+    """
+    experiment, saved, summary = runs.read(Path(folder))
+    net = build_network(experiment, input_rate=1.0)
+    net.load_state_dict(runs.part(saved, "network"))
+    channels, height, width = saved.header["shape"]
+    history, classes = saved.header["progress"]["history"], tuple(saved.header["classes"])
+    return Run(experiment, net, history, summary, (channels, height, width), classes)
+
+
+def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
+    """The experiment's network at its start; `input_rate` is the mean value of its input."""
+    e = experiment
+    return nn.build(
+        e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate, e.init, input_rate=input_rate, seed=e.seed
+    )
+
+
+def encode(images: Tensor, experiment: Experiment, epoch: int, ids: Tensor) -> Tensor | Spikes:
+    """The network's input for images `[B, C, H, W]` with these ids; epoch 0 is kept for evaluation."""
+    if experiment.encoding == "static":
+        return ops.static(images, experiment.T)
+    return ops.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
+
+
+def predict(o: Tensor) -> Tensor:
+    """The class that fired most, `[T, B, K]` to `[B]`; of several, the first."""
+    return o.sum(0).argmax(1)
+
+
+def _split(n: int, experiment: Experiment) -> tuple[Tensor, Tensor]:
+    """Ids of training and validation samples, each ascending."""
+    held_out = experiment.validation
+    if held_out >= n:
+        raise ValueError(f"validation must leave samples to train on: {experiment.dataset} has {n}; got {held_out}")
+    order = random_words(n, experiment.seed, SPLIT).argsort(stable=True)
+    return order[held_out:].sort().values, order[:held_out].sort().values
+
+
+def _optimizer(experiment: Experiment, net: nn.Network) -> torch.optim.Optimizer:
+    if experiment.optimizer == "adam":
+        return torch.optim.Adam(net.parameters(), lr=experiment.learning_rate, fused=True)
+    return torch.optim.SGD(net.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum or 0.0)
+
+
+def _device(name: str) -> torch.device:
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda; got {name!r}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
