@@ -10,14 +10,14 @@ from stbp.nn import LIF, Network, Trace
 from stbp.ops.surrogate import REACH
 
 # Shares from which a layer is reported.
-SILENT, ALWAYS, OUT_OF_REACH, VANISHING = 0.9, 0.5, 0.99, 1e-4
+DEAD, SILENT, ALWAYS, OUT_OF_REACH, VANISHING = 0.5, 0.9, 0.5, 0.99, 1e-4
 
 
 @dataclass(frozen=True)
 class Finding:
     """One ailment of one layer."""
 
-    kind: Literal["silent", "always", "reach", "gradient"]
+    kind: Literal["dead", "silent", "always", "reach", "gradient"]
     layer: str
     problem: str
     advice: str
@@ -26,14 +26,17 @@ class Finding:
         return f"{self.layer}: {self.problem}; {self.advice}"
 
 
-def examine(net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = ()) -> list[Finding]:
+def examine(
+    net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = (), untrained: bool = False
+) -> list[Finding]:
     """Look for layers that never fire, always fire or lie out of the surrogate's reach, and for vanishing gradients.
 
     Args:
         traces: what `net.record` returned for one batch.
         gradients: for each synapse its index in the network and the norm of its weight's gradient, input side first.
+        untrained: before the first step outputs may be silent, as long as the surrogate reaches them.
     """
-    findings = [finding for trace in traces for finding in _examine_layer(net, trace)]
+    findings = [finding for trace in traces for finding in _examine_layer(net, trace, untrained)]
     if gradients:
         findings += _examine_gradients(net, gradients)
     return findings
@@ -44,47 +47,46 @@ def firing_rates(traces: Sequence[Trace]) -> list[float]:
     return [trace.o.mean().item() for trace in traces]
 
 
-def _examine_layer(net: Network, trace: Trace) -> list[Finding]:
+def _examine_layer(net: Network, trace: Trace, untrained: bool) -> list[Finding]:
     module = net[trace.index]
     assert isinstance(module, LIF)
-    name = net.name(trace.index)
-    steps, samples = trace.o.shape[:2]
-    counts = trace.o.sum(0, dtype=torch.int64).flatten(1)  # [B, N]
-    neurons = counts.shape[1]
-    seen = f"in {samples} samples of {steps} steps"
-    findings = []
-    silent = int((counts.sum(0) == 0).sum())
-    if silent >= SILENT * neurons:
-        largest = trace.u.max().item()
-        problem = (
-            f"{_many(silent, neurons)} never fired {seen}: the largest potential was {largest:.3g}, "
-            f"the threshold is {module.threshold:g}"
-        )
-        advice = (
-            f"lower the threshold (to {max(largest, 0.05) / 2:.2g}, say) or use init balanced, which accounts for it"
-        )
-        findings.append(Finding("silent", name, problem, advice))
-    always = int((counts == steps).all(0).sum())
-    if always >= ALWAYS * neurons:
-        problem = f"{_many(always, neurons)} fired in every step {seen}"
-        findings.append(
-            Finding("always", name, problem, "raise the threshold, lower the learning rate, or use init balanced")
-        )
+    name, is_output = net.name(trace.index), trace.index == len(net) - 1
+    u, o = (part.flatten(2) for part in (trace.u, trace.o))
+    steps, samples, neurons = o.shape
+    largest = u.max().item()
+    seen = f"in {samples} samples of {steps} steps (threshold {module.threshold:g}, largest potential {largest:.3g})"
     reach = REACH[module.surrogate] * module.width
-    distance = (trace.u - module.threshold).abs()
-    outside = (distance >= reach).float().mean().item()
-    if outside >= OUT_OF_REACH:
-        typical = distance.median().item()
-        problem = (
-            f"{100 * outside:.3g} % of the potentials are out of reach of the surrogate ({module.surrogate}, "
-            f"{reach:.3g} to either side of the threshold {module.threshold:g}), so no gradient passes there"
-        )
-        wider = 1.5 * typical / REACH[module.surrogate]
-        advice = (
-            f"widen the surrogate (width {wider:.2g} reaches half of them), lower the threshold, or use init balanced"
-        )
-        findings.append(Finding("reach", name, problem, advice))
+    curve = f"the surrogate's reach ({module.surrogate}, {reach:.3g} to either side of the threshold)"
+    reached = (u - module.threshold).abs() < reach
+    silent, always = ~o.any(1).any(0), o.all(1).all(0)
+    dead = silent & ~reached.any(1).any(0)
+    outside = 1 - reached.float().mean().item()
+
+    findings = []
+    if dead.sum() >= DEAD * neurons or (is_output and dead.any()):
+        problem = f"{_many(dead)} never fired and never came within {curve} {seen}: no gradient can wake them"
+        findings.append(Finding("dead", name, problem, f"widen the surrogate, {_lower(largest)}"))
+    elif silent.sum() >= SILENT * neurons or (is_output and silent.any() and not untrained):
+        problem = f"{_many(silent)} never fired {seen}"
+        findings.append(Finding("silent", name, problem, _lower(largest)))
+    if always.sum() >= ALWAYS * neurons:
+        advice = "raise the threshold, lower the learning rate, or use init balanced"
+        findings.append(Finding("always", name, f"{_many(always)} fired in every step {seen}", advice))
+    if outside >= OUT_OF_REACH and not dead.all():
+        problem = f"{100 * outside:.3g} % of the potentials are out of {curve}, where no gradient passes"
+        findings.append(Finding("reach", name, problem, f"widen the surrogate, {_lower(largest)}"))
     return findings
+
+
+def _lower(largest: float) -> str:
+    return (
+        f"lower the threshold (to {largest / 2:.2g}, say) or use init balanced" if largest > 0 else "use init balanced"
+    )
+
+
+def _many(neurons: torch.Tensor) -> str:
+    part, whole = int(neurons.sum()), len(neurons)
+    return f"all {whole} neurons" if part == whole else f"{part} of {whole} neurons"
 
 
 def _examine_gradients(net: Network, gradients: Sequence[tuple[int, float]]) -> list[Finding]:
@@ -105,7 +107,3 @@ def _examine_gradients(net: Network, gradients: Sequence[tuple[int, float]]) -> 
                 Finding("gradient", net.name(index), problem, "widen the surrogate, use init balanced or fewer layers")
             )
     return findings
-
-
-def _many(part: int, whole: int) -> str:
-    return f"all {whole} neurons" if part == whole else f"{part} of {whole} neurons"

@@ -20,7 +20,7 @@ from stbp.ops.lif.reference import Gate, GateName
 from stbp.ops.lif.reference import gates as gates_of
 from stbp.ops.lif.reference import lif as lif_reference
 from stbp.ops.spikes import Spikes
-from stbp.ops.surrogate import Surrogate
+from stbp.ops.surrogate import REACH, Surrogate
 
 Init = Literal["balanced", "paper", "torch"]
 
@@ -310,8 +310,10 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
 
     `balanced` (the default): uniform weights of mean 0, scaled so that the potential, without reset, has a standard
     deviation of one threshold over the neurons of a layer: about one in six is over the threshold and most of the
-    others are within reach of a surrogate. With n inputs of rate r that fire independently, u = sum over past steps s
-    of decay^s x has variance
+    others are within reach of a surrogate. The last layer gets a quarter of that where a potential of 0 is within the
+    surrogate's reach: it starts silent, so the loss first pulls the right class up, instead of pushing all classes
+    down, out of reach, from where no gradient brings one back (LOG.md). With n inputs of rate r that fire
+    independently, u = sum over past steps s of decay^s x has variance
         var(w) n (r (1 - r) / (1 - decay^2) + r^2 / (1 - decay)^2)
     Pooled neighbours mostly fire together, so an average of theirs counts as one input. (The idea is that of
     fluctuation-driven initialisation: Rossbroich, Gygax, Zenke, Neuromorph. Comput. Eng. 2, 2022.)
@@ -330,6 +332,7 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
     if not 0 < input_rate <= 1:
         raise ValueError(f"input_rate must lie in (0, 1]: the mean input per step; got {input_rate}")
     rate = input_rate
+    last = max((index for index, module in enumerate(net) if isinstance(module, Linear | Conv2d)), default=0)
     for index, module in enumerate(net):
         if not isinstance(module, Linear | Conv2d):
             continue
@@ -344,6 +347,8 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
             neuron = next((m for m in list(net)[index:] if isinstance(m, LIF)), LIF())
             noise = rate * (1 - rate) / (1 - neuron.decay**2) + (rate / (1 - neuron.decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (inputs * noise))  # U[-1, 1) has variance 1/3
+            if index == last and neuron.threshold < REACH[neuron.surrogate] * neuron.width:
+                w *= 0.25
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
             module.bias.zero_()

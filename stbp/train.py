@@ -23,7 +23,7 @@ from stbp.progress import Console, Reporter, stop_requests
 PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
 EVALUATION_BATCH = 200
 REPORT_SECONDS = 0.5  # between two looks at losses and norms; between them nothing waits for the device
-FIRST_LOOKS = (0, 20)  # steps of the first epoch after which the health is examined
+FIRST_LOOKS = (0, 100)  # steps of the training at which the health is examined
 
 
 class DivergedError(ValueError):
@@ -213,8 +213,9 @@ class _Training:
         o = self.net(x)
         batch_loss = getattr(loss, self.experiment.loss)(o, y)
         batch_loss.backward()
-        if progress.epoch == 0 and progress.step in FIRST_LOOKS:
-            self._look(x)
+        done = progress.epoch * self.steps + progress.step
+        if done in FIRST_LOOKS:
+            self._look(x, untrained=done == 0)
         gradients = [p.grad.norm() for p in self.net.parameters() if p.grad is not None]
         self.optimizer.step()
         with torch.no_grad():
@@ -255,14 +256,14 @@ class _Training:
             f"lower learning_rate (now {self.experiment.learning_rate:g})"
         )
 
-    def _look(self, x: Tensor | Spikes) -> None:
+    def _look(self, x: Tensor | Spikes, untrained: bool) -> None:
         """Examine the health after the backward pass of a batch and say what was not said before."""
         gradients = []
         for index in self.synapses:
             weight = self.net.get_parameter(f"{index}.weight")
             gradients.append((index, 0.0 if weight.grad is None else weight.grad.norm().item()))
         known = {(finding.layer, finding.kind) for finding in self.findings}
-        for finding in health.examine(self.net, self.net.record(x), gradients):
+        for finding in health.examine(self.net, self.net.record(x), gradients, untrained):
             if (finding.layer, finding.kind) not in known:
                 self.findings.append(finding)
                 self.report.say(f"health: {finding}")

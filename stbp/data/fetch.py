@@ -21,7 +21,7 @@ TIMEOUT = (10.0, 30.0)
 _log = logging.getLogger(__name__)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """What one address sent is not the file; the message says why."""
 
 
@@ -34,7 +34,7 @@ class _Sink:
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self.size > self.limit:
-            raise _Refused(f"more than {self.limit:,} bytes, stopped")
+            raise _RefusedError(f"more than {self.limit:,} bytes, stopped")
         try:
             self.file.write(chunk)
         except OSError as error:
@@ -63,7 +63,7 @@ def fetch(original: Original, addresses: Sequence[str], folder: Path) -> Path:
         url = f"{address}{original.name}.gz"
         try:
             return _fetch_one(url, original, folder)
-        except (_Refused, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (_RefusedError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
             reasons.append(f"{url} ({_brief(error)})")
             _log.warning("no download from %s", reasons[-1])
     raise DataError(f"cannot download {original.name}: {'; '.join(reasons)}")
@@ -80,8 +80,8 @@ def _fetch_one(url: str, original: Original, folder: Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
         if fault := original.fault(temporary):
-            raise _Refused(fault)
-        os.replace(temporary, path)
+            raise _RefusedError(fault)
+        temporary.replace(path)
         return path
     except requests.RequestException:  # an OSError too, but the network's
         raise
@@ -94,7 +94,8 @@ def _fetch_one(url: str, original: Original, folder: Path) -> Path:
 
 def _download(url: str, sink: _Sink) -> None:
     name = url.rsplit("/", 1)[-1]
-    with tqdm(desc=name, unit="B", unit_scale=True, ncols=79, disable=None) as bar:
+    # pooch sets the total; until then it must not be zero or none, or pooch takes the bar for false
+    with tqdm(desc=name, total=1, unit="B", unit_scale=True, ncols=79, disable=None) as bar:
         # Without the header a server may pack the file once more, and pooch would show a wrong progress.
         headers = {"Accept-Encoding": "identity"}
         downloader = pooch.HTTPDownloader(
@@ -108,7 +109,7 @@ def _download(url: str, sink: _Sink) -> None:
         except ValueError as error:
             if isinstance(error, (DataError, requests.RequestException)):
                 raise
-            raise _Refused(f"answer not understood: {error}") from error  # a Content-Length that is no number
+            raise _RefusedError(f"answer not understood: {error}") from error  # a Content-Length that is no number
 
 
 def _largest(original: Original) -> int:
@@ -128,7 +129,7 @@ def _brief(error: BaseException) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer for {TIMEOUT[0 if isinstance(error, requests.ConnectTimeout) else 1]:g} s"
     root = error
-    while not isinstance(root, _Refused) and (deeper := root.__cause__ or root.__context__) is not None:
+    while not isinstance(root, _RefusedError) and (deeper := root.__cause__ or root.__context__) is not None:
         root = deeper
     text = getattr(root, "strerror", None) or str(root) or type(root).__name__
     return " ".join(str(text).split())[:200]

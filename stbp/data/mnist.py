@@ -1,6 +1,5 @@
 """MNIST and Fashion-MNIST: two sets, one format, the same file names."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,10 +90,10 @@ SOURCES = {
 
 
 def locate(folder: Path, name: str) -> Path | None:
-    """The file `name`, plain or `.gz`, spelled `train-images-idx3-ubyte` or `train-images.idx3-ubyte`; None if absent."""
+    """The file `name` (`train-images-idx3-ubyte`), plain or `.gz`, or with a dot before `idx`; None if absent."""
     spellings = (name, name.replace("-idx", ".idx"))
     candidates = (folder / (spelling + ending) for spelling in spellings for ending in ("", ".gz"))
-    return next((path for path in candidates if os.path.isfile(path)), None)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def missing(folder: Path, source: Source) -> list[str]:
@@ -112,7 +111,7 @@ def read(name: str, folder: Path) -> tuple[ImageSet, ImageSet]:
     paths = [locate(folder, file.name) or folder / file.name for file in source.files]
     for other in SOURCES.keys() - {name}:
         original = SOURCES[other].test_labels
-        if os.path.isfile(paths[3]) and original.fault(paths[3]) is None:
+        if paths[3].is_file() and original.fault(paths[3]) is None:
             raise DataError(f"{paths[3]}: a file of {other}, not of {name}; name the folder that holds {name}")
     train, test = _read_pair(paths[0], paths[1], source), _read_pair(paths[2], paths[3], source)
     if train.images.shape[1:] != test.images.shape[1:]:

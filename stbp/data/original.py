@@ -17,7 +17,7 @@ BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
 @contextmanager
 def unpacked(path: Path) -> Iterator[BufferedIOBase]:
     """Opens a file for reading, through gzip if its first two bytes are gzip's, whatever its name."""
-    with open(path, "rb") as raw:
+    with path.open("rb") as raw:
         is_gzip = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if is_gzip:

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pooch
@@ -20,9 +21,9 @@ def load(name: str, data: str | Path | None = None) -> tuple[ImageSet, ImageSet]
 
     Args:
         name: `digits` (8x8, comes with the package), `mnist` or `fashion-mnist` (28x28).
-        data: the folder that holds the data sets (`mnist/`, `fashion-mnist/`), or this one's files themselves. Without it
-            the environment variable STBP_DATA names the folder; without that too, the set is downloaded, once, into the
-            user's cache folder.
+        data: the folder that holds the data sets (`mnist/`, `fashion-mnist/`), or this one's files themselves.
+            Without it the environment variable STBP_DATA names the folder; without that too, the set is downloaded,
+            once, into the user's cache folder.
 
     Returns:
         Two sets of images `[N, 1, H, W]`, uint8, in their original order.
@@ -39,11 +40,14 @@ def load(name: str, data: str | Path | None = None) -> tuple[ImageSet, ImageSet]
         if data is not None:
             raise DataError(f"digits comes with the package; leave --data away, got {str(data)!r}")
         return read_digits()
-    if data is not None:
-        return read_mnist(name, _find(name, data, "--data"))
-    if os.environ.get("STBP_DATA"):
-        return read_mnist(name, _find(name, os.environ["STBP_DATA"], "STBP_DATA"))
-    return _load_cached(name)
+    try:
+        if data is not None:
+            return read_mnist(name, _find(name, data, "--data"))
+        if os.environ.get("STBP_DATA"):
+            return read_mnist(name, _find(name, os.environ["STBP_DATA"], "STBP_DATA"))
+        return _load_cached(name)
+    except PermissionError as error:  # from looking for a file in a folder that may not be entered
+        raise DataError(f"{error.filename}: {error.strerror}; make it readable or name another folder") from error
 
 
 def _find(name: str, data: str | Path, origin: str) -> Path:
@@ -51,8 +55,10 @@ def _find(name: str, data: str | Path, origin: str) -> Path:
     remedy = f"let {origin} name the folder that holds {name}/, or leave it away to download"
     if not str(data):
         raise DataError(f"{origin} is empty; {remedy}")
-    parent = Path(os.path.expanduser(data))
-    if not os.path.isdir(parent):
+    parent = Path(data)
+    with suppress(RuntimeError):  # ~name where nobody has that name: there is no such folder
+        parent = parent.expanduser()
+    if not parent.is_dir():
         raise DataError(f"{origin} {parent}: no such folder; {remedy}")
     source = SOURCES[name]
     for folder in (parent / name, parent):

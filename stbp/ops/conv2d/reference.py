@@ -17,6 +17,5 @@ def conv2d_backward(
     grads = torch.ops.aten.convolution_backward(
         grad.flatten(0, 1), x.flatten(0, 1), weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
     )
-    none = grad.new_empty(0)
-    grad_x, grad_weight, grad_bias = (g if need else none for g, need in zip(grads, needs, strict=True))
-    return (grad_x.unflatten(0, x.shape[:2]) if needs[0] else none), grad_weight, grad_bias
+    grad_x, grad_weight, grad_bias = (g if need else grad.new_empty(0) for g, need in zip(grads, needs, strict=True))
+    return (grad_x.unflatten(0, x.shape[:2]) if needs[0] else grad_x), grad_weight, grad_bias

@@ -15,9 +15,8 @@ def linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) 
     dL/dW = sum over t and b of eps^t (o^t)^T; dL/db = sum of eps^t.
     """
     eps, o = grad.flatten(0, 1), x.flatten(0, 1)
-    none = grad.new_empty(0)
     return (
-        (eps @ weight).unflatten(0, x.shape[:2]) if needs[0] else none,
-        eps.T @ o if needs[1] else none,
-        eps.sum(0) if needs[2] else none,
+        (eps @ weight).unflatten(0, x.shape[:2]) if needs[0] else grad.new_empty(0),
+        eps.T @ o if needs[1] else grad.new_empty(0),
+        eps.sum(0) if needs[2] else grad.new_empty(0),
     )

@@ -1,0 +1,24 @@
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    """Every test computes with two threads, whatever the one before it did."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture
+def nan_filled_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New memory holds NaN, so that an output nobody wrote cannot pass for zero."""
+
+    def filled(make):
+        def made(*args, **kwargs):
+            tensor = make(*args, **kwargs)
+            return tensor.fill_(float("nan")) if tensor.is_floating_point() else tensor.fill_(113)
+
+        return made
+
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, filled(getattr(torch, name)))
+    monkeypatch.setattr(torch.Tensor, "new_empty", filled(torch.Tensor.new_empty))
