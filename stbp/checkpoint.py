@@ -48,9 +48,9 @@ def load(path: Path) -> Checkpoint:
         header = json.loads(metadata["stbp"])
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged or no checkpoint of stbp ({error}); delete it and train again") from error
-    if header["format"] > FORMAT:
+    if header.get("format", 0) > FORMAT:
         raise ValueError(f"{path} has format {header['format']}, this version of stbp reads {FORMAT}; update stbp")
-    if header.pop("sha256") != _digest(tensors):
+    if header.pop("sha256", None) != _digest(tensors):
         raise ValueError(f"{path} is damaged (its checksum does not match its weights); delete it and train again")
     return Checkpoint(tensors, header)
 
@@ -59,5 +59,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

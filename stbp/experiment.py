@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, cast, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _check_type(name: str, value: object, hint: object) -> None:
         if value not in get_args(hint):
             raise ValueError(f"{name} must be one of {', '.join(get_args(hint))}; got {value!r}")
         return
-    types = tuple(get_args(hint) or (hint,))
+    types = cast(tuple[type, ...], get_args(hint) or (hint,))
     allowed = (*types, int) if float in types else types
     if not isinstance(value, allowed) or isinstance(value, bool):
         words = " or ".join("nothing" if t is type(None) else t.__name__ for t in types)

@@ -27,16 +27,16 @@ class Finding:
 
 
 def examine(
-    net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = (), untrained: bool = False
+    net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = (), early: bool = False
 ) -> list[Finding]:
     """Look for layers that never fire, always fire or lie out of the surrogate's reach, and for vanishing gradients.
 
     Args:
         traces: what `net.record` returned for one batch.
         gradients: for each synapse its index in the network and the norm of its weight's gradient, input side first.
-        untrained: before the first step outputs may be silent, as long as the surrogate reaches them.
+        early: in the first steps outputs may be silent, as long as the surrogate reaches them.
     """
-    findings = [finding for trace in traces for finding in _examine_layer(net, trace, untrained)]
+    findings = [finding for trace in traces for finding in _examine_layer(net, trace, early)]
     if gradients:
         findings += _examine_gradients(net, gradients)
     return findings
@@ -47,10 +47,10 @@ def firing_rates(traces: Sequence[Trace]) -> list[float]:
     return [trace.o.mean().item() for trace in traces]
 
 
-def _examine_layer(net: Network, trace: Trace, untrained: bool) -> list[Finding]:
-    module = net[trace.index]
+def _examine_layer(net: Network, trace: Trace, early: bool) -> list[Finding]:
+    module = net[trace.layer]
     assert isinstance(module, LIF)
-    name, is_output = net.name(trace.index), trace.index == len(net) - 1
+    name, is_output = net.name(trace.layer), trace.layer == len(net) - 1
     u, o = (part.flatten(2) for part in (trace.u, trace.o))
     steps, samples, neurons = o.shape
     largest = u.max().item()
@@ -66,7 +66,7 @@ def _examine_layer(net: Network, trace: Trace, untrained: bool) -> list[Finding]
     if dead.sum() >= DEAD * neurons or (is_output and dead.any()):
         problem = f"{_many(dead)} never fired and never came within {curve} {seen}: no gradient can wake them"
         findings.append(Finding("dead", name, problem, f"widen the surrogate, {_lower(largest)}"))
-    elif silent.sum() >= SILENT * neurons or (is_output and silent.any() and not untrained):
+    elif (silent.any() and not early) if is_output else silent.sum() >= SILENT * neurons:
         problem = f"{_many(silent)} never fired {seen}"
         findings.append(Finding("silent", name, problem, _lower(largest)))
     if always.sum() >= ALWAYS * neurons:

@@ -24,7 +24,8 @@ from stbp.ops.surrogate import REACH, Surrogate
 
 Init = Literal["balanced", "paper", "torch"]
 
-# The firing rate that `balanced` counts on behind a neuron layer; what it then finds is near it (LOG.md).
+# What `balanced` expects of a neuron layer that it has scaled is a firing rate of 0.15 (1 - decay): one in six is over
+# the threshold, and who fired needs about 1/(1 - decay) steps to build the potential up again (measured in LOG.md).
 HIDDEN_RATE = 0.15
 
 
@@ -130,9 +131,9 @@ _OVER_WINDOWS = (LIF, Linear, Conv2d, AvgPool2d, Flatten)
 
 
 class Trace(NamedTuple):
-    """What one neuron layer did in a window: its index in the network, potential and spikes, `[T, B, ...]` each."""
+    """What one neuron layer did in a window: its place in the network, potential and spikes, `[T, B, ...]` each."""
 
-    index: int
+    layer: int
     u: Tensor
     o: Tensor
 
@@ -347,9 +348,9 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
             neuron = next((m for m in list(net)[index:] if isinstance(m, LIF)), LIF())
             noise = rate * (1 - rate) / (1 - neuron.decay**2) + (rate / (1 - neuron.decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (inputs * noise))  # U[-1, 1) has variance 1/3
-            if index == last and neuron.threshold < REACH[neuron.surrogate] * neuron.width:
+            if index == last and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
                 w *= 0.25
+            rate = HIDDEN_RATE * (1 - neuron.decay)
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
             module.bias.zero_()
-        rate = HIDDEN_RATE

@@ -44,7 +44,7 @@ _ENTRIES = (
         "recalled",
     ),
     Entry(
-        replace(_MNIST_MLP, name="mnist-cnn", network="28x28-15C5-P2-40C5-P2-300-10", T=10, threshold=0.5, epochs=10),
+        replace(_MNIST_MLP, name="mnist-cnn", network="28x28-15C5-P2-40C5-P2-300-10", T=10, epochs=10),
         "the paper's CNN, at a window of 10 steps",
         "Table 5",
         0.9942,

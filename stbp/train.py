@@ -215,7 +215,7 @@ class _Training:
         batch_loss.backward()
         done = progress.epoch * self.steps + progress.step
         if done in FIRST_LOOKS:
-            self._look(x, untrained=done == 0)
+            self._look(x)
         gradients = [p.grad.norm() for p in self.net.parameters() if p.grad is not None]
         self.optimizer.step()
         with torch.no_grad():
@@ -256,14 +256,14 @@ class _Training:
             f"lower learning_rate (now {self.experiment.learning_rate:g})"
         )
 
-    def _look(self, x: Tensor | Spikes, untrained: bool) -> None:
+    def _look(self, x: Tensor | Spikes) -> None:
         """Examine the health after the backward pass of a batch and say what was not said before."""
         gradients = []
         for index in self.synapses:
             weight = self.net.get_parameter(f"{index}.weight")
             gradients.append((index, 0.0 if weight.grad is None else weight.grad.norm().item()))
         known = {(finding.layer, finding.kind) for finding in self.findings}
-        for finding in health.examine(self.net, self.net.record(x), gradients, untrained):
+        for finding in health.examine(self.net, self.net.record(x), gradients, early=True):
             if (finding.layer, finding.kind) not in known:
                 self.findings.append(finding)
                 self.report.say(f"health: {finding}")

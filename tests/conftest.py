@@ -1,11 +1,27 @@
+from collections.abc import Iterator
+
+import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
+
+# no deadline: how long an example takes says more about the machine than about the code
+settings.register_profile("stbp", deadline=None, max_examples=30)
+settings.load_profile("stbp")
 
 
 @pytest.fixture(autouse=True)
 def _two_threads():
     """Every test computes with two threads, whatever the one before it did."""
     torch.set_num_threads(2)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """Shapes in annotations are checked in the tests alone; here the user's errors are wanted instead."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

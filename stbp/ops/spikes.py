@@ -78,10 +78,10 @@ class Spikes:
 
     def __getitem__(self, index: slice | tuple[slice, slice]) -> Spikes:
         """A part of the window, `spikes[t0:t1]`, or of the batch, `spikes[:, b0:b1]`, as a view."""
-        index = index if isinstance(index, tuple) else (index,)
-        if len(index) > 2 or not all(isinstance(part, slice) for part in index):
+        parts = index if isinstance(index, tuple) else (index,)
+        if len(parts) > 2 or not all(isinstance(part, slice) for part in parts):
             raise TypeError("spikes take one slice along T and one along B, as in spikes[5:10, :32]")
-        bits = self.bits[index]
+        bits = self.bits[parts]
         return Spikes(bits, (*bits.shape[:2], *self.shape[2:]))
 
     def __len__(self) -> int:

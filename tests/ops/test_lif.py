@@ -3,7 +3,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from stbp import ops
@@ -58,7 +58,7 @@ def test_gradients_of_a_given_and_of_the_returned_state_equal_autograd(gate):
     o, state = ops.lif(x, 0.3, 0.5, "sigmoid", 1.0, gate, state=State(u, before))
     os, us, last = plain.lif(x, 0.3, 0.5, "sigmoid", 1.0, gate, (u, before))
     assert torch.equal(o, os)
-    assert torch.equal(state.u, us[-1])
+    torch.testing.assert_close(state.u, us[-1], rtol=1e-15, atol=1e-15)  # exp of two libraries, for gate paper
     assert torch.equal(state.o, last)
     inputs = (x, u) if gate in ("detached", "spatial") else (x, u, before)
     loss = sum((a * w).sum() for a, w in zip((o, *state), weights, strict=True))
@@ -114,7 +114,6 @@ def test_non_contiguous_input_and_gradient():
     assert torch.equal(results[0][1], results[1][1])
 
 
-@settings(deadline=None, max_examples=30)
 @given(cut=st.integers(1, 7), gate=st.sampled_from(GATES), curve=st.sampled_from(CURVES), seed=st.integers(0, 99))
 def test_a_window_cut_in_two_equals_the_whole(cut, gate, curve, seed):
     x, weight = window(8, 2, 30, seed=seed), window(8, 2, 30, seed=seed + 1)
@@ -176,7 +175,7 @@ def test_the_operator_passes_torchs_own_checks(gate):
     torch.library.opcheck(op._lif, (x, u, o, forward, backward, 0.5, "sigmoid", 1.0, True))
 
 
-def test_torch_compile_takes_the_operator_without_a_graph_break():
+def test_torch_compile_takes_the_operator_without_a_graph_break(unchecked_shapes):
     step = torch.compile(lambda x: ops.lif(x * 2).sum(0), fullgraph=True, backend="aot_eager")
     x = window(4, 2, 5, dtype=torch.float32).requires_grad_()
     assert torch.equal(step(x), ops.lif(x * 2).sum(0))
@@ -193,6 +192,6 @@ def test_torch_compile_takes_the_operator_without_a_graph_break():
         ({"state": State(torch.zeros(1), torch.zeros(1))}, "state.u must be"),
     ],
 )
-def test_arguments_out_of_range_are_named(arguments, message):
+def test_arguments_out_of_range_are_named(arguments, message, unchecked_shapes):
     with pytest.raises(ValueError, match=message):
         ops.lif(**{"x": torch.zeros(2, 1, 3), **arguments})

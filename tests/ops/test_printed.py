@@ -9,13 +9,13 @@ import torch
 import stbp.ops
 from stbp import ops
 from stbp.ops.lif.printed import lif_backward_printed
-from stbp.ops.lif.reference import gates
+from stbp.ops.lif.reference import GateName, gates
 from stbp.ops.lif.reference import lif as lif_reference
 
 SIZES, T, CURVE, WIDTH, THRESHOLD = (7, 5, 4), 6, "sigmoid", 4.0, 0.5
 
 
-def relative_errors(decay: float, seed: int, steps: int = T, gate: str = "paper") -> list[float]:
+def relative_errors(decay: float, seed: int, steps: int = T, gate: GateName = "paper") -> list[float]:
     """|printed - exact| / |exact| of the hidden and the output layer's weight gradient of a 7-5-4 network."""
     random = torch.Generator().manual_seed(seed)
     w1, w2 = (torch.randn(m, n, generator=random, dtype=torch.float64).requires_grad_() for n, m in ((7, 5), (5, 4)))

@@ -3,10 +3,18 @@
 import torch
 from torch import Tensor
 
+# With few frames torch takes another convolution, which rounds differently; blank frames are added up to this number,
+# so that each frame's sums do not depend on how many there are.
+FRAMES = 32
+
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """`[T, B, C, H, W]` to `[T, B, M, H', W']`, weight `[M, C, k, k]`, as torch's own on each frame."""
-    return torch.nn.functional.conv2d(x.flatten(0, 1), weight, bias, stride, padding).unflatten(0, x.shape[:2])
+    frames = x.flatten(0, 1)
+    n = len(frames)
+    if n < FRAMES:
+        frames = torch.nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, FRAMES - n))
+    return torch.nn.functional.conv2d(frames, weight, bias, stride, padding)[:n].unflatten(0, x.shape[:2])
 
 
 def conv2d_backward(

@@ -1,12 +1,25 @@
-"""The fully connected synapse over a window: no memory along T, so all T*B frames are one matrix product."""
+"""The fully connected synapse over a window: no memory along T, so all T*B frames are one (batched) matrix product."""
 
 import torch
 from torch import Tensor
 
+# BLAS rounds a product differently with the number of its rows. Frames go through it in blocks of this height, so that
+# each one's sum does not depend on how many there are: two windows in a row equal one long window, bit for bit.
+ROWS = 120
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """x^t = W o^t + b for every step (eq. 3 and the bias of eq. 4); `[T, B, N]` to `[T, B, M]`, weight `[M, N]`."""
-    return torch.nn.functional.linear(x.flatten(0, 1), weight, bias).unflatten(0, x.shape[:2])
+    frames = x.flatten(0, 1)
+    missing = -len(frames) % ROWS
+    blocks = torch.nn.functional.pad(frames, (0, 0, 0, missing)) if missing else frames
+    blocks = blocks.unflatten(0, (-1, ROWS))
+    transposed = weight.T.expand(len(blocks), -1, -1)
+    if bias is None:
+        y = torch.bmm(blocks, transposed)
+    else:
+        y = torch.baddbmm(bias.expand(len(blocks), 1, -1), blocks, transposed)
+    return y.flatten(0, 1)[: len(frames)].unflatten(0, x.shape[:2])
 
 
 def linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
