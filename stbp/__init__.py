@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from stbp import loss as loss
     from stbp import nn as nn
     from stbp import ops as ops
+    from stbp.evaluation import evaluate as evaluate
+    from stbp.evaluation import load_run as load_run
     from stbp.experiment import Experiment as Experiment
     from stbp.ops.spikes import Spikes as Spikes
     from stbp.paper import experiments as experiments
-    from stbp.train import evaluate as evaluate
     from stbp.train import fit as fit
-    from stbp.train import load_run as load_run
 
 __version__ = "0.1.0"
 
@@ -29,9 +29,9 @@ _HOME = {
     "Experiment": "stbp.experiment:Experiment",
     "Spikes": "stbp.ops.spikes:Spikes",
     "experiments": "stbp.paper:experiments",
-    "evaluate": "stbp.train:evaluate",
+    "evaluate": "stbp.evaluation:evaluate",
     "fit": "stbp.train:fit",
-    "load_run": "stbp.train:load_run",
+    "load_run": "stbp.evaluation:load_run",
 }
 
 __all__ = [

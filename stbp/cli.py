@@ -21,7 +21,7 @@ from stbp import __version__, paper
 from stbp.experiment import Experiment
 
 if TYPE_CHECKING:
-    from stbp.train import Evaluation
+    from stbp.evaluation import Evaluation
 
 Device = Literal["auto", "cpu", "cuda"]
 DataFolder = Annotated[
@@ -130,7 +130,7 @@ RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="Folde
 
 def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json: Json = False) -> None:
     """Accuracy of a run on its test set, per class, with the confusion matrix."""
-    from stbp.train import evaluate, load_run
+    from stbp.evaluation import evaluate, load_run
 
     evaluation = evaluate(load_run(run), data=data, device=device)
     if json:
@@ -149,7 +149,7 @@ def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json
 
 def _confusion_table(evaluation: "Evaluation") -> Table:
     table = Table(
-        "true \\ predicted",
+        "true",
         *evaluation.classes,
         "recall, %",
         "precision, %",
@@ -174,8 +174,8 @@ def predict(
     json: Json = False,
 ) -> None:
     """Label image files with the network of a run: the class that fires most, and the spikes of every class."""
+    from stbp.evaluation import load_run
     from stbp.predict import predict_files
-    from stbp.train import load_run
 
     if not files:
         raise ValueError("stbp predict needs at least one image file behind the run")

@@ -15,10 +15,10 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
 from stbp.data import ImageSet
+from stbp.evaluation import Run, encode, predict
 from stbp.nn import LIF
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate import REACH
-from stbp.train import Run, encode, predict
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 INK, GREY = "#2B2B2B", "#8C8C8C"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stbp import data as data_sets
 from stbp import plot
-from stbp.train import Run, evaluate, load_run
+from stbp.evaluation import Run, evaluate, load_run
 
 NEEDS_DATA = ("raster", "potential", "rates", "confusion")
 KINDS = ("learning-curve", *NEEDS_DATA, "surrogates", "weights")

@@ -22,10 +22,10 @@ from matplotlib.ticker import MaxNLocator
 from stbp import drawing
 from stbp.data import ImageSet
 from stbp.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
+from stbp.evaluation import Evaluation, Run
 from stbp.files import write_atomically
 from stbp.nn import LIF, Conv2d, Linear
 from stbp.ops.surrogate import CURVES, check
-from stbp.train import Evaluation, Run
 
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "white"),

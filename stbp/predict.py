@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stbp.train import Run, encode, predict
+from stbp.evaluation import Run, encode, predict
 
 
 @dataclass(frozen=True)

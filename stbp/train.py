@@ -1,8 +1,8 @@
-"""`fit` and `evaluate`: the training loop, readable from top to bottom."""
+"""`fit`: the training loop, readable from top to bottom."""
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stbp import data as data_sets
-from stbp import health, loss, nn, ops, runs
+from stbp import health, loss, nn, runs
 from stbp.checkpoint import Checkpoint
 from stbp.data import ImageSet
+from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions
 from stbp.experiment import Experiment
 from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
 from stbp.ops.spikes import Spikes
@@ -21,7 +22,6 @@ from stbp.paper import experiment as experiment_called
 from stbp.progress import Console, Reporter, stop_requests
 
 PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
-EVALUATION_BATCH = 200
 REPORT_SECONDS = 0.5  # between two looks at losses and norms; between them nothing waits for the device
 FIRST_LOOKS = (0, 100)  # steps of the training at which the health is examined
 
@@ -42,51 +42,6 @@ class Progress:
     epoch_seconds: float = 0.0
     seconds: float = 0.0  # of all sessions so far
     history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Run:
-    """A finished training: what `summary.json` holds, the metrics of every epoch, and the network."""
-
-    experiment: Experiment
-    network: nn.Network
-    history: list[dict[str, Any]]
-    summary: dict[str, Any]
-    # Of one input image: C, H, W.
-    shape: tuple[int, int, int]
-    # Names of the classes, in the order of the outputs.
-    classes: tuple[str, ...]
-
-    @property
-    def test_accuracy(self) -> float:
-        """Share of test samples labelled rightly after the last epoch."""
-        return self.summary["test_accuracy"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a network made of a data set."""
-
-    # Rows: true class; columns: predicted class; number of samples.
-    confusion: Tensor
-    classes: tuple[str, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of samples labelled rightly."""
-        return self.confusion.diagonal().sum().item() / max(1, int(self.confusion.sum()))
-
-    def per_class(self) -> list[dict[str, Any]]:
-        """Of every class: name, samples, recall and precision (None where nothing was, or was called, that class)."""
-        rows = []
-        for index, name in enumerate(self.classes):
-            right, samples, called = (
-                int(part)
-                for part in (self.confusion[index, index], self.confusion[index].sum(), self.confusion[:, index].sum())
-            )
-            recall, precision = (right / n if n else None for n in (samples, called))
-            rows.append({"class": name, "samples": samples, "recall": recall, "precision": precision})
-        return rows
 
 
 def fit(
@@ -118,12 +73,11 @@ def fit(
     given = dataclasses.replace(given, **fields)
     report = report or Console()
     folder = None if out is None else Path(out)
-    saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     train_set, test_set = data_sets.load(given.dataset, data)
-    training = _Training(given, train_set, test_set, _device(device), folder, report)
+    training = _Training(given, train_set, test_set, device_called(device), folder, report)
+    saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     if saved is not None:
         training.restore(saved)
-        report.say(f"going on with {folder} at epoch {training.progress.epoch + 1}, step {training.progress.step + 1}")
     with stop_requests(report.say) as stop:
         training.run(stop)
     return training.finish()
@@ -206,7 +160,7 @@ class _Training:
     def _step(self, ids: Tensor) -> Tensor:
         """One step of the optimiser; returns loss, right answers, samples and the norms of gradients and weights."""
         progress = self.progress
-        x, y = self._batch(self.train_set, ids, epoch=progress.epoch + 1)
+        x, y = batch(self.experiment, self.train_set, ids, progress.epoch + 1, self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = self.experiment.learning_rate_at(progress.epoch, progress.step / self.steps)
         self.optimizer.zero_grad()
@@ -245,14 +199,14 @@ class _Training:
 
     def _diverged(self, step: int, column: int) -> DivergedError:
         names = [name for name, _ in self.net.named_parameters()]
-        kinds = [f"the {kind} of" for kind in ("gradient", "values")]
-        what, layer = "the loss", ""
+        what = "the loss"
         if column >= 3:
-            kind, parameter = kinds[(column - 3) // len(names)], names[(column - 3) % len(names)]
-            index, _, part = parameter.partition(".")
-            what, layer = f"{kind} the {part}", f" in {self.net.name(int(index))}"
+            index, _, part = names[(column - 3) % len(names)].partition(".")
+            what = f"the {part} of {self.net.name(int(index))}"
+            if column - 3 < len(names):
+                what = f"the gradient of {what}"
         return DivergedError(
-            f"training diverged in epoch {self.progress.epoch + 1}, step {step + 1}: {what}{layer} is not finite; "
+            f"training diverged in epoch {self.progress.epoch + 1}, step {step + 1}: {what} is not finite; "
             f"lower learning_rate (now {self.experiment.learning_rate:g})"
         )
 
@@ -273,7 +227,7 @@ class _Training:
         progress = self.progress
         accuracies = []
         for images, ids in ((self.train_set, self.validation_ids), (self.test_set, torch.arange(len(self.test_set)))):
-            found = list(self._predictions(images, ids, stop))
+            found = list(predictions(self.net, self.experiment, images, ids, stop))
             if stop():
                 return False
             right = sum(int((p == y).sum()) for p, y in found)
@@ -294,22 +248,8 @@ class _Training:
         self.report.end_epoch(metrics, self.experiment.epochs)
         return True
 
-    def _predictions(
-        self, images: ImageSet, ids: Tensor, stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in ids.split(EVALUATION_BATCH):
-            if stop():
-                return
-            x, y = self._batch(images, batch, epoch=0)
-            with torch.no_grad():
-                yield predict(self.net(x)), y
-
-    def _batch(self, images: ImageSet, ids: Tensor, epoch: int) -> tuple[Tensor | Spikes, Tensor]:
-        x = encode(images.images[ids].to(self.device), self.experiment, epoch, ids.to(self.device))
-        return x, images.labels[ids].to(self.device)
-
     def _probe(self) -> list[nn.Trace]:
-        x, _ = self._batch(self.train_set, self.training_ids[:PROBE], epoch=0)
+        x, _ = batch(self.experiment, self.train_set, self.training_ids[:PROBE], 0, self.device)
         return self.net.record(x)
 
     def _out_of_patience(self) -> bool:
@@ -347,6 +287,11 @@ class _Training:
             state.setdefault(int(parameter), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**saved.header["progress"])
+        done = self.progress
+        if done.epoch == self.experiment.epochs:
+            self.report.say(f"the run in {self.folder} is complete")
+        else:
+            self.report.say(f"going on with {self.folder} at epoch {done.epoch + 1}, step {done.step + 1}")
         if saved.header["threads"] != torch.get_num_threads():
             self.report.say(
                 f"the run was begun with {saved.header['threads']} threads and goes on with {torch.get_num_threads()}: "
@@ -366,59 +311,6 @@ class _Training:
         return Run(self.experiment, self.net, self.progress.history, summary, shape, self.train_set.classes)
 
 
-def evaluate(run: Run | str | Path, *, data: str | Path | None = None, device: str = "auto") -> Evaluation:
-    """Label the test set again, with the spikes that training measured with.
-
-    Args:
-        run: what `fit` returned, or the folder of a run.
-        data: folder that holds data sets, as for `fit`.
-    """
-    run = run if isinstance(run, Run) else load_run(run)
-    train_set, test_set = data_sets.load(run.experiment.dataset, data)
-    training = _Training(run.experiment, train_set, test_set, _device(device), None, Console())
-    training.net.load_state_dict(run.network.state_dict())
-    classes = len(test_set.classes)
-    confusion = torch.zeros(classes * classes, dtype=torch.int64)
-    for predicted, y in training._predictions(test_set, torch.arange(len(test_set))):
-        cell = (y * classes + predicted.clamp(max=classes - 1)).cpu()
-        confusion += torch.bincount(cell, minlength=classes * classes)
-    return Evaluation(confusion.view(classes, classes), test_set.classes)
-
-
-def load_run(folder: str | Path) -> Run:
-    """The run in a folder, with the network of its last checkpoint.
-
-    Raises:
-        ValueError, FileNotFoundError: the folder holds no run, or a damaged one; the message says which.
-    """
-    experiment, saved, summary = runs.read(Path(folder))
-    net = build_network(experiment, input_rate=1.0)
-    net.load_state_dict(runs.part(saved, "network"))
-    channels, height, width = saved.header["shape"]
-    history, classes = saved.header["progress"]["history"], tuple(saved.header["classes"])
-    return Run(experiment, net, history, summary, (channels, height, width), classes)
-
-
-def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
-    """The experiment's network at its start; `input_rate` is the mean value of its input."""
-    e = experiment
-    return nn.build(
-        e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate, e.init, input_rate=input_rate, seed=e.seed
-    )
-
-
-def encode(images: Tensor, experiment: Experiment, epoch: int, ids: Tensor) -> Tensor | Spikes:
-    """The network's input for images `[B, C, H, W]` with these ids; epoch 0 is kept for evaluation."""
-    if experiment.encoding == "static":
-        return ops.static(images, experiment.T)
-    return ops.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
-
-
-def predict(o: Tensor) -> Tensor:
-    """The class that fired most, `[T, B, K]` to `[B]`; of several, the first."""
-    return o.sum(0).argmax(1)
-
-
 def _split(n: int, experiment: Experiment) -> tuple[Tensor, Tensor]:
     """Ids of training and validation samples, each ascending."""
     held_out = experiment.validation
@@ -432,11 +324,3 @@ def _optimizer(experiment: Experiment, net: nn.Network) -> torch.optim.Optimizer
     if experiment.optimizer == "adam":
         return torch.optim.Adam(net.parameters(), lr=experiment.learning_rate, fused=True)
     return torch.optim.SGD(net.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum or 0.0)
-
-
-def _device(name: str) -> torch.device:
-    if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda; got {name!r}")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but torch finds no CUDA device here; use cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -11,9 +11,9 @@ settings.load_profile("stbp")
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    """Every test computes with two threads, whatever the one before it did."""
-    torch.set_num_threads(2)
+def _one_thread():
+    """Every test computes with one thread, whatever the one before it did: the tensors are small."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

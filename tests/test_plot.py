@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle, StepPatch
 import stbp
 from stbp import plot
 from stbp.data import ImageSet, load
+from stbp.evaluation import Evaluation, Run, build_network, encode, predict
 from stbp.nn import LIF, Trace
 from stbp.progress import Silent
-from stbp.train import Evaluation, Run, build_network, encode, predict
 
 T = 5
 

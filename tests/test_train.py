@@ -1,0 +1,243 @@
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import stbp
+from stbp import checkpoint, train
+from stbp.evaluation import BATCH
+from stbp.progress import Silent, stop_requests
+
+SMALL = dataclasses.replace(stbp.experiments()["digits-mlp"], network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
+
+
+class Listener(Silent):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def weights(run: stbp.evaluation.Run) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted() -> stbp.evaluation.Run:
+    torch.set_num_threads(1)
+    return stbp.fit(SMALL, report=Silent())
+
+
+def test_it_learns(uninterrupted):
+    assert uninterrupted.test_accuracy > 0.7  # 16 hidden neurons, 4 steps, 3 epochs; chance is 0.1
+    losses = [metrics["train_loss"] for metrics in uninterrupted.history]
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(uninterrupted):
+    again = stbp.fit(SMALL, report=Silent())
+    assert equal(weights(again), weights(uninterrupted))
+    timeless = [{k: v for k, v in m.items() if "second" not in k} for m in again.history]
+    assert timeless == [{k: v for k, v in m.items() if "second" not in k} for m in uninterrupted.history]
+    assert not equal(
+        weights(stbp.fit(SMALL, seed=1, epochs=1, report=Silent())), weights(stbp.fit(SMALL, epochs=1, report=Silent()))
+    )
+
+
+def test_a_run_folder_holds_what_the_contract_says(tmp_path: Path):
+    run = stbp.fit(SMALL, out=tmp_path / "run", report=Silent())
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json"}
+    assert stbp.Experiment(**json.loads((tmp_path / "run/config.json").read_text())) == SMALL
+    metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert metrics == run.history
+    assert [m["epoch"] for m in metrics] == [1, 2, 3]
+    results = {"train_loss", "train_accuracy", "validation_accuracy", "test_accuracy", "firing_rate"}
+    assert set(metrics[0]) == {"epoch", "seconds", "samples_per_second"} | results
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary == run.summary
+    assert {
+        "experiment", "test_accuracy", "epochs", "seed", "seconds", "peak_memory_mib", "versions", "commit", "kernels"
+    } <= set(summary)  # fmt: skip
+    assert str(tmp_path) not in (tmp_path / "run/config.json").read_text() + json.dumps(summary)
+
+
+def test_a_run_read_back_is_the_run(tmp_path: Path):
+    run = stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    loaded = stbp.load_run(tmp_path)
+    assert equal(weights(loaded), weights(run))
+    assert loaded.summary == run.summary
+    assert loaded.shape == (1, 8, 8)
+    evaluation = stbp.evaluate(loaded)
+    assert evaluation.accuracy == run.test_accuracy
+    assert evaluation.confusion.sum(1).tolist() == [36] * 10
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """The loop's question whether to stop gets yes as answer from call `calls` on."""
+
+    @contextlib.contextmanager
+    def requests(say):
+        count = 0
+
+        def stop() -> bool:
+            nonlocal count
+            count += 1
+            return count > calls
+
+        yield stop
+
+    monkeypatch.setattr(train, "stop_requests", requests)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 17, 28, 29, 30, 31, 32, 33, 34, 40, 75])
+def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, uninterrupted, tmp_path, monkeypatch):
+    """29 steps an epoch, then questions inside the evaluation, then the next epoch."""
+    assert BATCH == 200
+    stop_after(monkeypatch, calls)
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(SMALL, out=tmp_path / "run", report=Silent())
+    monkeypatch.setattr(train, "stop_requests", stop_requests)
+    run = stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent())
+    assert equal(weights(run), weights(uninterrupted))
+    keys = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "firing_rate")
+    assert [[m[k] for k in keys] for m in run.history] == [[m[k] for k in keys] for m in uninterrupted.history]
+    lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp_path: Path, monkeypatch):
+    class Interrupting(Listener):
+        def steps(self, done: int, loss: float, accuracy: float) -> None:
+            if done == 11:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train, "REPORT_SECONDS", 0)
+    listener = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(SMALL, out=tmp_path / "run", report=listener)
+    assert any("stopping after this step" in text for text in listener.said)
+    assert checkpoint.load(tmp_path / "run/checkpoint.safetensors").header["progress"]["step"] == 11
+    assert equal(weights(stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent())), weights(uninterrupted))
+
+
+def test_momentum_and_every_schedule_resume_bit_for_bit(tmp_path: Path, monkeypatch):
+    fields = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.2, "epochs": 2, "validation": 100}
+    fields |= {"schedule": "step", "step_epochs": 1, "step_factor": 0.5}
+    whole = stbp.fit(SMALL, report=Silent(), **fields)
+    stop_after(monkeypatch, 10)
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(SMALL, out=tmp_path / "run", report=Silent(), **fields)
+    monkeypatch.setattr(train, "stop_requests", stop_requests)
+    assert equal(weights(stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent(), **fields)), weights(whole))
+
+
+SCRIPT = """
+import dataclasses, sys, stbp
+from stbp.progress import Silent
+import torch
+torch.set_num_threads(1)
+e = dataclasses.replace(stbp.experiments()["digits-mlp"], network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
+stbp.fit(e, out=sys.argv[1], resume=True, report=Silent())
+"""
+
+
+def test_killed_at_random_moments_and_resumed_it_is_as_if_never_killed(uninterrupted, tmp_path: Path):
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run")]
+    chance = random.Random(0)
+    kills = 0
+    while kills < 3 and not (tmp_path / "run/summary.json").exists():
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "run/config.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.4) if kills == 0 else chance.uniform(1.0, 2.5))
+        process.kill()
+        process.wait()
+        kills += 1
+    subprocess.run(command, check=True)
+    assert equal(weights(stbp.load_run(tmp_path / "run")), weights(uninterrupted))
+
+
+def test_a_folder_with_a_run_is_an_error_that_names_resume(tmp_path: Path):
+    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    with pytest.raises(ValueError, match="already holds a run; add --resume"):
+        stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    with pytest.raises(ValueError, match="its T is 4, not 5"):
+        stbp.fit(SMALL, T=5, epochs=1, out=tmp_path, resume=True, report=Silent())
+    with pytest.raises(ValueError, match="its epochs is 1, not 2"):
+        stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent())
+
+
+def test_with_a_schedule_that_allows_it_a_run_can_be_made_longer(tmp_path: Path):
+    fields = {"schedule": "constant"}
+    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent(), **fields)
+    longer = stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent(), **fields)
+    assert equal(weights(longer), weights(stbp.fit(SMALL, epochs=2, report=Silent(), **fields)))
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, unchecked_shapes):
+    for fields in ({"network": "65-10"}, {"network": "64-9"}, {"validation": 1437}, {"network": "64-x"}):
+        with pytest.raises(ValueError, match=r"64-x|65-10|64-9|validation must leave samples"):
+            stbp.fit(SMALL, out=tmp_path / "run", report=Silent(), **fields)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_divergence_names_layer_and_step():
+    with pytest.raises(
+        train.DivergedError, match=r"epoch 1, step 1: the weight of layer 0 \(Linear 64-16\) is not finite"
+    ):
+        stbp.fit(SMALL, learning_rate=1e30, report=Silent())
+
+
+def test_health_speaks_at_the_first_batch_and_in_the_summary():
+    """The paper's silent setting: threshold 1.5, tau 0.1, unit rows, rectangle of width 1."""
+    listener = Listener()
+    run = stbp.fit(SMALL, epochs=1, threshold=1.5, decay=0.1, init="paper", report=listener)
+    assert any(text.startswith("health: layer 3") and "never fired" in text for text in listener.said)
+    assert any("never fired" in text for text in run.summary["health"])
+    assert run.test_accuracy < 0.2
+
+
+def test_early_stopping_watches_validation_accuracy_alone():
+    run = stbp.fit(SMALL, validation=300, patience=2, epochs=40, learning_rate=1e-9, report=Silent())
+    assert len(run.history) == 3
+    assert run.history[0]["validation_accuracy"] is not None
+
+
+def test_static_encoding_cross_entropy_and_convolution_train(tmp_path: Path):
+    run = stbp.fit(
+        SMALL, network="8x8-4C3-P2-10", encoding="static", loss="cross_entropy", epochs=2, out=tmp_path, report=Silent()
+    )
+    assert run.test_accuracy > 0.5
+    assert stbp.evaluate(tmp_path).accuracy == run.test_accuracy
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
+        stbp.fit(SMALL, device="tpu", report=Silent())
+
+
+@pytest.mark.skipif(not os.environ.get("STBP_DATA"), reason="needs STBP_DATA with mnist/")
+def test_real_mnist_is_learnt_in_one_small_epoch():
+    run = stbp.fit(
+        "mnist-mlp-400", T=4, network="784-50-10", batch_size=300, learning_rate=5e-3, epochs=1, report=Silent()
+    )
+    assert run.test_accuracy > 0.88
