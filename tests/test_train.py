@@ -15,7 +15,7 @@ from torch import Tensor
 
 import stbp
 from stbp import checkpoint, train
-from stbp.evaluation import BATCH
+from stbp.evaluation import BATCH, Run
 from stbp.progress import Silent, stop_requests
 
 SMALL = dataclasses.replace(stbp.experiments()["digits-mlp"], network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
@@ -31,7 +31,7 @@ class Listener(Silent):
         self.said.append(text)
 
 
-def weights(run: stbp.evaluation.Run) -> dict[str, Tensor]:
+def weights(run: Run) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
 
 
@@ -40,7 +40,7 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted() -> stbp.evaluation.Run:
+def uninterrupted() -> Run:
     torch.set_num_threads(1)
     return stbp.fit(SMALL, report=Silent())
 
@@ -139,14 +139,23 @@ def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp
 
 
 def test_momentum_and_every_schedule_resume_bit_for_bit(tmp_path: Path, monkeypatch):
-    fields = {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.2, "epochs": 2, "validation": 100}
-    fields |= {"schedule": "step", "step_epochs": 1, "step_factor": 0.5}
-    whole = stbp.fit(SMALL, report=Silent(), **fields)
+    stepping = dataclasses.replace(
+        SMALL,
+        optimizer="sgd",
+        momentum=0.9,
+        learning_rate=0.2,
+        epochs=2,
+        validation=100,
+        schedule="step",
+        step_epochs=1,
+        step_factor=0.5,
+    )
+    whole = stbp.fit(stepping, report=Silent())
     stop_after(monkeypatch, 10)
     with pytest.raises(KeyboardInterrupt):
-        stbp.fit(SMALL, out=tmp_path / "run", report=Silent(), **fields)
+        stbp.fit(stepping, out=tmp_path / "run", report=Silent())
     monkeypatch.setattr(train, "stop_requests", stop_requests)
-    assert equal(weights(stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent(), **fields)), weights(whole))
+    assert equal(weights(stbp.fit(stepping, out=tmp_path / "run", resume=True, report=Silent())), weights(whole))
 
 
 SCRIPT = """
@@ -187,16 +196,17 @@ def test_a_folder_with_a_run_is_an_error_that_names_resume(tmp_path: Path):
 
 
 def test_with_a_schedule_that_allows_it_a_run_can_be_made_longer(tmp_path: Path):
-    fields = {"schedule": "constant"}
-    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent(), **fields)
-    longer = stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent(), **fields)
-    assert equal(weights(longer), weights(stbp.fit(SMALL, epochs=2, report=Silent(), **fields)))
+    constant = dataclasses.replace(SMALL, schedule="constant")
+    stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
+    longer = stbp.fit(constant, epochs=2, out=tmp_path, resume=True, report=Silent())
+    assert equal(weights(longer), weights(stbp.fit(constant, epochs=2, report=Silent())))
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, unchecked_shapes):
-    for fields in ({"network": "65-10"}, {"network": "64-9"}, {"validation": 1437}, {"network": "64-x"}):
-        with pytest.raises(ValueError, match=r"64-x|65-10|64-9|validation must leave samples"):
-            stbp.fit(SMALL, out=tmp_path / "run", report=Silent(), **fields)
+    changes = [("network", "65-10", "65-10"), ("network", "64-9", "64-9"), ("network", "64-x", "64-x")]
+    for field, value, message in [*changes, ("validation", 1437, "validation must leave samples")]:
+        with pytest.raises(ValueError, match=message):
+            stbp.fit(dataclasses.replace(SMALL, **{field: value}), out=tmp_path / "run", report=Silent())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,86 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import tyro
+
+import stbp
+from stbp import paper, report
+from stbp.cli import Train
+from stbp.experiment import Experiment
+from stbp.progress import Silent
+
+ROOT = Path(stbp.__file__).parent.parent
+SMALL = dataclasses.replace(paper.experiment("digits-mlp"), network="64-10", T=2, epochs=1)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    paths = [tmp_path_factory.mktemp("runs") / f"seed{seed}" for seed in (1, 0)]
+    for path, seed in zip(paths, (1, 0), strict=True):
+        stbp.fit(SMALL, seed=seed, out=path, report=Silent())
+    return paths
+
+
+def test_runs_of_several_seeds_join_into_one_result(folders, tmp_path: Path):
+    path = report.collect(folders, tmp_path)
+    assert path.name == "digits-mlp-network-64-10-T-2-epochs-1.json"
+    result = json.loads(path.read_text())
+    assert result["command"] == "stbp train digits-mlp --network 64-10 --T 2 --epochs 1 --seed S  (S: 0, 1)"
+    assert result["seeds"] == [0, 1]
+    accuracies = [json.loads((f / "summary.json").read_text())["test_accuracy"] for f in reversed(folders)]
+    assert result["test_accuracy"] == accuracies
+    a, b = (100 * value for value in accuracies)
+    assert report.accuracy(result) == f"{(a + b) / 2:.2f} ± {abs(a - b) / 2**0.5:.2f}"
+    assert [run["metrics"][0]["epoch"] for run in result["runs"]] == [1, 1]
+    assert str(folders[0].parent) not in path.read_text()
+
+
+def test_runs_that_do_not_belong_together_are_refused(folders, tmp_path: Path):
+    with pytest.raises(ValueError, match="a seed of its own"):
+        report.collect([folders[0], folders[0]], tmp_path)
+    stbp.fit(SMALL, T=3, out=tmp_path / "other", report=Silent())
+    with pytest.raises(ValueError, match="another experiment"):
+        report.collect([folders[0], tmp_path / "other"], tmp_path)
+    with pytest.raises(ValueError, match="holds no finished run"):
+        report.collect([tmp_path / "nowhere"], tmp_path)
+    stbp.fit(SMALL, name="mine", out=tmp_path / "mine", report=Silent())
+    with pytest.raises(ValueError, match="mine is not registered"):
+        report.collect([tmp_path / "mine"], tmp_path)
+
+
+def test_the_readmes_table_is_made_from_the_results():
+    results = report.read_results()
+    assert len(results) >= 3
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text.partition(report.BEGIN)[2].partition(report.END)[0].strip() == report.table(results)
+
+
+@pytest.mark.parametrize("path", sorted(report.FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_a_published_result_is_what_its_command_says(path: Path):
+    """Its command gives the stored experiment, its accuracies are the last epochs', and no machine's path is in it."""
+    result = json.loads(path.read_text())
+    command = result["command"].split("  (")[0].removesuffix(" --seed S").removesuffix(" --data DIR")
+    name, *rest = command.removeprefix("stbp train ").split()
+    parsed = tyro.cli(Train, args=rest, default=Train(paper.experiment(name))).experiment
+    assert {**result["experiment"], "seed": 0} == dataclasses.asdict(parsed)
+    for accuracy, seed, run in zip(result["test_accuracy"], result["seeds"], result["runs"], strict=True):
+        assert run["summary"]["test_accuracy"] == accuracy == run["metrics"][-1]["test_accuracy"]
+        assert run["summary"]["seed"] == seed
+        assert len(run["metrics"]) == run["summary"]["epochs"] == Experiment(**result["experiment"]).epochs
+        assert run["summary"]["commit"]
+        assert not run["summary"]["commit"].endswith("+")
+    assert "/" not in result["command"]
+
+
+def test_a_readme_without_the_markers_is_refused(tmp_path: Path):
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match="must hold the lines"):
+        report.update_readme(tmp_path / "README.md", [])
+    (tmp_path / "README.md").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.update_readme(tmp_path / "README.md", [])
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
