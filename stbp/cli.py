@@ -23,6 +23,10 @@ from stbp.experiment import Experiment
 if TYPE_CHECKING:
     from stbp.evaluation import Evaluation
 
+# GNU OpenMP lets idle threads spin for long: beside another busy process that made training of a small network ten
+# times slower. This count costs nothing on a quiet machine (LOG.md). It is read when torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 Device = Literal["auto", "cpu", "cuda"]
 DataFolder = Annotated[
     Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, then a download.")
