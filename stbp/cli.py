@@ -281,7 +281,7 @@ def main() -> int:
     try:
         _dispatch(args)
     except KeyboardInterrupt:
-        print("stopped; the same command with --resume goes on", file=sys.stderr)
+        print("stopped" + ("; the same command with --resume goes on" if args[0] == "train" else ""), file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as with `stbp list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

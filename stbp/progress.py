@@ -1,6 +1,7 @@
 """How a training tells what it does: a live bar on a terminal, one line per epoch elsewhere; and Ctrl-C."""
 
 import contextlib
+import datetime
 import signal
 import sys
 import threading
@@ -9,7 +10,7 @@ from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 
 @runtime_checkable
@@ -19,14 +20,17 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """One line that must not be missed."""
 
-    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
-        """Epoch `epoch` of `epochs` begins; `done` of its `steps` were made before a resume."""
+    def start_epoch(self, epoch: int, epochs: int, samples: int, done: int) -> None:
+        """Epoch `epoch` of `epochs` begins; `done` of its samples were seen before a resume."""
 
-    def steps(self, done: int, loss: float, accuracy: float) -> None:
-        """So many steps are made; mean loss and accuracy of the epoch so far."""
+    def advance(self, done: int, loss: float, accuracy: float) -> None:
+        """So many samples of the epoch are seen; their mean loss and accuracy."""
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
         """The epoch's metrics are known."""
+
+    def close(self) -> None:
+        """Nothing more will come, whatever ended the training."""
 
 
 class Silent:
@@ -35,13 +39,16 @@ class Silent:
     def say(self, text: str) -> None:
         pass
 
-    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+    def start_epoch(self, epoch: int, epochs: int, samples: int, done: int) -> None:
         pass
 
-    def steps(self, done: int, loss: float, accuracy: float) -> None:
+    def advance(self, done: int, loss: float, accuracy: float) -> None:
         pass
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 
@@ -51,30 +58,36 @@ class Console:
     def __init__(self) -> None:
         self.console = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
+        self.epochs_to_come = 0
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def start_epoch(self, epoch: int, epochs: int, steps: int, done: int) -> None:
+    def start_epoch(self, epoch: int, epochs: int, samples: int, done: int) -> None:
         if not self.console.is_terminal:
             return
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.2f} %"),
-            TextColumn("{task.fields[rate]:.0f} steps/s"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[pace]}"),
             console=self.console,
             transient=True,
         )
-        self.bar.add_task("", total=steps, completed=done, epoch=f"{epoch}/{epochs}", loss=0.0, accuracy=0.0, rate=0.0)
+        self.epochs_to_come = epochs - epoch
+        self.bar.add_task("", total=samples, completed=done, epoch=f"{epoch}/{epochs}", numbers="", pace="")
         self.bar.start()
 
-    def steps(self, done: int, loss: float, accuracy: float) -> None:
-        if self.bar is not None:
-            task = self.bar.tasks[0]
-            self.bar.update(task.id, completed=done, loss=loss, accuracy=100 * accuracy, rate=task.speed or 0.0)
+    def advance(self, done: int, loss: float, accuracy: float) -> None:
+        if self.bar is None:
+            return
+        task = self.bar.tasks[0]
+        self.bar.update(task.id, completed=done, numbers=f"loss {loss:.4f}  accuracy {100 * accuracy:.2f} %")
+        if task.speed:
+            samples = self.epochs_to_come * (task.total or 0) + (task.remaining or 0)
+            left = datetime.timedelta(seconds=round(samples / task.speed))
+            self.bar.update(task.id, pace=f"{task.speed:,.0f} samples/s  {left} left")
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
         self.close()
@@ -87,7 +100,6 @@ class Console:
         )
 
     def close(self) -> None:
-        """Take the bar off the terminal."""
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

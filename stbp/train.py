@@ -78,8 +78,11 @@ def fit(
     saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     if saved is not None:
         training.restore(saved)
-    with stop_requests(report.say) as stop:
-        training.run(stop)
+    try:
+        with stop_requests(report.say) as stop:
+            training.run(stop)
+    finally:
+        report.close()
     return training.finish()
 
 
@@ -140,7 +143,7 @@ class _Training:
     def _train_epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the running epoch; False if stopped before its end."""
         progress, size = self.progress, self.experiment.batch_size
-        self.report.start_epoch(progress.epoch + 1, self.experiment.epochs, self.steps, progress.step)
+        self.report.start_epoch(progress.epoch + 1, self.experiment.epochs, len(self.training_ids), progress.samples)
         words = random_words(len(self.training_ids), self.experiment.seed, SHUFFLE, progress.epoch)
         order = self.training_ids[words.argsort(stable=True)]
         pending: list[Tensor] = []
@@ -195,7 +198,7 @@ class _Training:
             self.progress.correct += int(correct)
             self.progress.samples += int(samples)
         mean = self.progress.loss_sum / self.progress.samples
-        self.report.steps(self.progress.step, mean, self.progress.correct / self.progress.samples)
+        self.report.advance(self.progress.samples, mean, self.progress.correct / self.progress.samples)
 
     def _diverged(self, step: int, column: int) -> DivergedError:
         names = [name for name, _ in self.net.named_parameters()]

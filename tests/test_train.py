@@ -125,8 +125,8 @@ def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, un
 
 def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp_path: Path, monkeypatch):
     class Interrupting(Listener):
-        def steps(self, done: int, loss: float, accuracy: float) -> None:
-            if done == 11:
+        def advance(self, done: int, loss: float, accuracy: float) -> None:
+            if done == 11 * SMALL.batch_size:
                 os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(train, "REPORT_SECONDS", 0)
