@@ -1,9 +1,10 @@
 """`Experiment`: everything that decides a training run, in one frozen dataclass."""
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
-from typing import Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,20 @@ class Experiment:
                 )
         if self.patience is not None and self.validation == 0:
             raise ValueError("patience needs a validation split to watch; set validation to a number of samples")
+
+    def replace(self, **fields: Any) -> "Experiment":
+        """The same experiment with other values of some fields.
+
+        Raises:
+            ValueError: there is no such field; the message offers the nearest.
+        """
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in fields:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(known)}"
+                raise ValueError(f"an experiment has no field {name!r}: {hint}")
+        return dataclasses.replace(self, **fields)
 
     def learning_rate_at(self, epoch: int, progress: float) -> float:
         """The learning rate in epoch `epoch` (from 0), after the share `progress` in [0, 1) of its steps."""

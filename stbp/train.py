@@ -70,7 +70,7 @@ def fit(
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
     """
     given = experiment_called(experiment) if isinstance(experiment, str) else experiment
-    given = dataclasses.replace(given, **fields)
+    given = given.replace(**fields)
     report = report or Console()
     folder = None if out is None else Path(out)
     train_set, test_set = data_sets.load(given.dataset, data)

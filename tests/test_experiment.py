@@ -39,6 +39,12 @@ def test_a_field_out_of_range_or_without_effect_is_named(fields, message, unchec
         example(**fields)
 
 
+def test_a_misspelt_field_gets_the_nearest():
+    with pytest.raises(ValueError, match="no field 'epoch': did you mean epochs?"):
+        example().replace(epoch=3)
+    assert example().replace(epochs=3).epochs == 3
+
+
 def test_it_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         example().epochs = 3  # pyright: ignore[reportAttributeAccessIssue]
