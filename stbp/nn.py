@@ -169,24 +169,26 @@ class Network(torch.nn.Sequential):
             raise ValueError(f"state must hold one entry for each of the {layers} neuron layers; got {len(state)}")
         given: Iterator[State | None] = iter(state if state is not None else [None] * layers)
         states: list[State] = []
+        x = self._enter(x)
         for module in self:
             if isinstance(module, LIF):
                 x, after = module.run(_dense(x), next(given))
                 states.append(after)
             else:
-                x = _apply(module, self._enter(x) if module is self[0] else x)
+                x = _apply(module, x)
         return _dense(x), states
 
     @torch.no_grad()
     def record(self, x: Tensor | Spikes) -> list[Trace]:
         """Potential and spikes of every neuron layer for a window that starts at rest; no gradient."""
         traces = []
+        x = self._enter(x)
         for index, module in enumerate(self):
             if isinstance(module, LIF):
                 u, x = module.trace(_dense(x))
                 traces.append(Trace(index, u, x))
             else:
-                x = _apply(module, self._enter(x) if index == 0 else x)
+                x = _apply(module, x)
         return traces
 
     def _enter(self, x: Tensor | Spikes) -> Tensor | Spikes:

@@ -40,7 +40,7 @@ def test_a_field_out_of_range_or_without_effect_is_named(fields, message, unchec
 
 
 def test_a_misspelt_field_gets_the_nearest():
-    with pytest.raises(ValueError, match="no field 'epoch': did you mean epochs?"):
+    with pytest.raises(ValueError, match="no field 'epoch': did you mean epochs"):
         example().replace(epoch=3)
     assert example().replace(epochs=3).epochs == 3
 
