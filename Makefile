@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
 BIN := $(VENV)/bin
+PIP = PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
+CHECK_TORCH = -c "from importlib import metadata as m; print('yes' if [int(n) for n in m.version('torch').split('.')[:2]] >= [2, 11] else 'no')" 2>/dev/null
 
 .PHONY: train test lint install install-test clean
 
@@ -25,19 +27,17 @@ lint: install-test
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
 
-# The environment sees the interpreter's own packages: if it has a torch in range, that one is used.
+# If the interpreter has a torch in range, the environment sees the interpreter's packages and uses it.
 $(VENV)/.installed: requirements.txt pyproject.toml Makefile
-	$(PYTHON) -m venv $(if $(HAS_TORCH),--system-site-packages,) $(VENV)
-	$(if $(HAS_TORCH),,$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PYTHON) -m venv $(if $(filter yes,$(shell $(PYTHON) $(CHECK_TORCH))),--system-site-packages) $(VENV)
+	test "$$($(BIN)/python $(CHECK_TORCH))" = yes || $(PIP) install torch==$(TORCH)
+	$(PIP) install -r requirements.txt
+	$(PIP) install --no-deps --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	$(PIP) install -r requirements-test.txt
 	@touch $@
-
-HAS_TORCH = $(shell $(PYTHON) -c "from importlib.metadata import version as v; print(1 if tuple(map(int, v('torch').split('+')[0].split('.')[:2])) >= (2, 11) else '')" 2>/dev/null)
 
 clean:
 	rm -rf $(VENV) runs
