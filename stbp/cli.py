@@ -103,6 +103,8 @@ def train(args: Sequence[str]) -> None:
 
         # flags that are not given keep the value that the run was started with
         stored = runs.read_config(command.folder)
+        if stored.name != command.experiment.name:
+            raise ValueError(f"{command.folder} holds a run of {stored.name}, not of {command.experiment.name}")
         command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.folder))
     _train(command)
 

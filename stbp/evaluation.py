@@ -1,5 +1,6 @@
 """What a trained network is worth: `evaluate`, and runs read back from their folders."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +34,8 @@ class Run:
 
     @property
     def test_accuracy(self) -> float:
-        """Share of test samples labelled rightly after the last epoch."""
-        return self.summary["test_accuracy"]
+        """Share of test samples labelled rightly after the last epoch; NaN before the first one's end."""
+        return self.history[-1]["test_accuracy"] if self.history else math.nan
 
 
 @dataclass(frozen=True)

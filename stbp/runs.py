@@ -34,6 +34,8 @@ def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str
     Raises:
         ValueError: the folder holds a run and `resume` is not set, or a run of another experiment.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; name another folder with --out")
     config = folder / "config.json"
     if not config.exists():
         if resume:

@@ -142,6 +142,9 @@ def test_train_resume_eval_and_plot(run_stbp, tmp_path: Path):
     code, _, err = run_stbp("train", "digits-mlp", "--resume", "--out", tmp_path / "run", "--T", 5)
     assert code == 2
     assert "its T is 4, not 5" in err
+    code, _, err = run_stbp("train", "mnist-mlp", "--resume", "--out", tmp_path / "run")
+    assert code == 2
+    assert "holds a run of digits-mlp, not of mnist-mlp" in err
     result = json.loads(run_stbp("eval", tmp_path / "run", "--json")[1])
     assert result["test_accuracy"] == json.loads((tmp_path / "run/summary.json").read_text())["test_accuracy"]
     assert sum(map(sum, result["confusion"])) == 360

@@ -195,6 +195,12 @@ def test_a_folder_with_a_run_is_an_error_that_names_resume(tmp_path: Path):
         stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent())
 
 
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is a file; name another folder"):
+        stbp.fit(SMALL, out=tmp_path / "file", report=Silent())
+
+
 def test_with_a_schedule_that_allows_it_a_run_can_be_made_longer(tmp_path: Path):
     constant = dataclasses.replace(SMALL, schedule="constant")
     stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
