@@ -64,9 +64,13 @@ def test_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         checkpoint.load(path)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path):
+def test_a_write_that_fails_before_it_is_on_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
     path = tmp_path / "file"
     write_atomically(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomically(path, "not bytes")  # pyright: ignore[reportArgumentType]
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space left"):
+        write_atomically(path, b"new and longer")
     assert path.read_bytes() == b"old"

@@ -61,6 +61,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(uninterru
     )
 
 
+def test_every_epoch_sees_every_training_sample_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    seen: dict[int, list[int]] = {}
+    batch = train.batch
+
+    def listening(experiment, images, ids, epoch, device):
+        seen.setdefault(epoch, []).extend(ids.tolist())
+        return batch(experiment, images, ids, epoch, device)
+
+    monkeypatch.setattr(train, "batch", listening)
+    stbp.fit(SMALL, epochs=2, validation=400, report=Silent())
+    first, second = seen[1], seen[2]
+    assert len(first) == len(set(first)) == 1437 - 400
+    assert sorted(first) == sorted(second)
+    assert first != second
+    assert first != sorted(first)
+
+
 def test_a_run_folder_holds_what_the_contract_says(tmp_path: Path):
     run = stbp.fit(SMALL, out=tmp_path / "run", report=Silent())
     names = {path.name for path in (tmp_path / "run").iterdir()}
