@@ -289,10 +289,10 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        expected = isinstance(error, ValueError | OSError)
         if debug:
             traceback.print_exc()
-            return 2
-        expected = isinstance(error, ValueError | OSError)
+            return 2 if expected else 1
         kind = "" if expected else f"{type(error).__name__}: "
         hint = "" if expected else " (a fault of stbp: run again with --debug and report it)"
         print(f"error: {kind}{' '.join(str(error).split())}{hint}", file=sys.stderr)

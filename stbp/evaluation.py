@@ -77,7 +77,7 @@ def evaluate(run: Run | str | Path, *, data: str | Path | None = None, device: s
     classes = len(test_set.classes)
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     for predicted, y in predictions(net, run.experiment, test_set, torch.arange(len(test_set))):
-        cell = (y * classes + predicted.clamp(max=classes - 1)).cpu()
+        cell = (y * classes + predicted).cpu()
         confusion += torch.bincount(cell, minlength=classes * classes)
     return Evaluation(confusion.view(classes, classes), test_set.classes)
 

@@ -17,7 +17,7 @@ def draw(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data
     Raises:
         ValueError: too few or too many runs for the kind, or an option without effect on it.
     """
-    _check(kind, folders, out, sample)
+    _check(kind, folders, out, sample, data)
     runs = [load_run(folder) for folder in folders]
     default = folders[0] if folders else Path()
     test_set = data_sets.load(runs[0].experiment.dataset, data)[1] if kind in (*NEEDS_DATA, "all") else None
@@ -29,7 +29,7 @@ def draw(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data
     return paths
 
 
-def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int) -> None:
+def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> None:
     least, most = {"surrogates": (0, 1), "learning-curve": (1, None)}.get(kind, (1, 1))
     if len(folders) < least or (most is not None and len(folders) > most):
         wanted = "at least one run" if most is None else "one run" if least else "at most one run"
@@ -38,6 +38,8 @@ def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int) ->
         raise ValueError(
             "--out has no effect with plot all, which writes KIND.png into the run's folder; leave it away"
         )
+    if data is not None and kind not in (*NEEDS_DATA, "all"):
+        raise ValueError(f"--data has no effect on plot {kind}; leave it away")
     if sample != 0 and kind not in ("raster", "potential", "all"):
         raise ValueError(f"--sample has no effect on plot {kind}; leave it away")
 

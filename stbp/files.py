@@ -8,11 +8,14 @@ from pathlib import Path
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary name in the same folder, flush to disk, rename: the file is the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     if os.name == "posix":  # the rename itself is on disk only when its folder is
         folder = os.open(path.parent, os.O_RDONLY)
         try:

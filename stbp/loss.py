@@ -14,6 +14,7 @@ def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor,
         o: output spikes, `[T, B, K]`.
         y: class indices, `[B]`, in [0, K).
     """
+    _check(o, y)
     target = torch.nn.functional.one_hot(y, o.shape[2]).to(o.dtype)
     return (target - o.mean(0)).square().sum(1).mean() / 2
 
@@ -25,4 +26,14 @@ def cross_entropy(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Te
         o: output spikes, `[T, B, K]`.
         y: class indices, `[B]`, in [0, K).
     """
+    _check(o, y)
     return torch.nn.functional.cross_entropy(o.sum(0), y)
+
+
+def _check(o: Tensor, y: Tensor) -> None:
+    if o.dim() != 3 or 0 in o.shape:
+        raise ValueError(f"o must be [T, B, K] with at least one step, sample and class; got {list(o.shape)}")
+    if y.shape != o.shape[1:2] or y.dtype != torch.int64:
+        raise ValueError(f"y must be int64 [{o.shape[1]}], a class index a sample; got {y.dtype} {list(y.shape)}")
+    if y.device.type == "cpu" and not 0 <= int(y.min()) <= int(y.max()) < o.shape[2]:
+        raise ValueError(f"y must hold class indices in [0, {o.shape[2]}); got {int(y.min())} to {int(y.max())}")

@@ -146,11 +146,21 @@ class Network(torch.nn.Sequential):
 
     Args:
         flatten_input: flatten `[T, B, C, H, W]` input for a first layer that takes `[T, B, N]`.
+
+    Raises:
+        ValueError: a module that is not of this file holds one that is.
     """
 
     def __init__(self, *modules: torch.nn.Module, flatten_input: bool = False):
         super().__init__(*modules)
         self.flatten_input = flatten_input
+        for index, module in enumerate(self):
+            inside = [m for m in module.modules() if m is not module and isinstance(m, _OVER_WINDOWS)]
+            if inside and not isinstance(module, _OVER_WINDOWS):
+                raise ValueError(
+                    f"module {index}, {type(module).__name__}, holds a {type(inside[0]).__name__}, which needs whole "
+                    "windows; put the modules into the network itself, one by one"
+                )
 
     def forward(self, input: Tensor | Spikes) -> Tensor:
         """Output spikes `[T, B, K]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
@@ -328,10 +338,12 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
         seed: in [0, 2^32).
 
     Raises:
-        ValueError: an unknown name, or a rate outside (0, 1].
+        ValueError: an unknown name, or a rate or seed out of its range.
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}; got {init!r}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must lie in [0, 2^32); got {seed}")
     if not 0 < input_rate <= 1:
         raise ValueError(f"input_rate must lie in (0, 1]: the mean input per step; got {input_rate}")
     rate = input_rate
@@ -348,11 +360,12 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
             w /= math.sqrt(inputs)
         else:
             neuron = next((m for m in list(net)[index:] if isinstance(m, LIF)), LIF())
-            noise = rate * (1 - rate) / (1 - neuron.decay**2) + (rate / (1 - neuron.decay)) ** 2
+            decay = neuron.gate.keep0 if isinstance(neuron.gate, Gate) else neuron.decay
+            noise = rate * (1 - rate) / (1 - decay**2) + (rate / (1 - decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (inputs * noise))  # U[-1, 1) has variance 1/3
             if index == last and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
                 w *= 0.25
-            rate = HIDDEN_RATE * (1 - neuron.decay)
+            rate = HIDDEN_RATE * (1 - decay)
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
             module.bias.zero_()

@@ -36,15 +36,16 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
         ValueError, FileNotFoundError: a file is missing or no image; the message names it.
     """
     images = [read_image(file, run.shape, invert) for file in files]
-    ids = torch.zeros(1, dtype=torch.int64)
+    device = next(run.network.parameters()).device
+    ids = torch.zeros(1, dtype=torch.int64, device=device)
     predictions = []
     for file, image in zip(files, images, strict=True):
         with torch.no_grad():
-            o = run.network(encode(image[None], run.experiment, 0, ids))
+            o = run.network(encode(image[None].to(device), run.experiment, 0, ids))
         counts = o.sum(0)[0].to(torch.int64).tolist()
         label = run.classes[int(predict(o)[0])]
         predictions.append(
-            Prediction(str(file), label, dict(zip(run.classes, counts, strict=False)), _remark(image, counts))
+            Prediction(str(file), label, dict(zip(run.classes, counts, strict=True)), _remark(image, counts))
         )
     return predictions
 
@@ -60,11 +61,25 @@ def read_image(file: Path, shape: tuple[int, int, int], invert: bool = False) ->
         raise FileNotFoundError(f"{file}: there is no such file")
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BOX)
+            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
+            image = image.resize((width, height), Image.Resampling.BOX)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} cannot be read as an image: {error}") from error
     pixels = torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1).contiguous()
     return 255 - pixels if invert else pixels
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits; what is transparent shows the ground: white behind dark strokes, else black."""
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if not image.has_transparency_data:
+        return image
+    drawn = image.convert("RGBA")
+    alpha = np.asarray(drawn.getchannel("A"), dtype=np.float64)
+    strokes = (np.asarray(drawn.convert("RGB").convert("L")) * alpha).sum() / max(1.0, alpha.sum())
+    ground = Image.new("RGBA", drawn.size, "white" if strokes < 128 else "black")
+    return Image.alpha_composite(ground, drawn)
 
 
 def _remark(image: Tensor, counts: list[int]) -> str:

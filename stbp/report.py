@@ -51,7 +51,10 @@ def _read(folder: Path) -> tuple[Experiment, dict[str, Any], list[dict[str, Any]
             raise ValueError(f"{folder} holds no finished run: there is no {name} in it")
     experiment = Experiment(**json.loads((folder / "config.json").read_text()))
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return experiment, json.loads((folder / "summary.json").read_text()), metrics
+    summary = json.loads((folder / "summary.json").read_text())
+    if summary["epochs"] != len(metrics) or (len(metrics) != experiment.epochs and experiment.patience is None):
+        raise ValueError(f"{folder} holds no finished run: {len(metrics)} of {experiment.epochs} epochs")
+    return experiment, summary, metrics
 
 
 def _changes(experiment: Experiment) -> dict[str, Any]:
@@ -75,10 +78,12 @@ def _file_name(experiment: Experiment) -> str:
 
 
 def read_results(folder: Path = FOLDER) -> list[dict[str, Any]]:
-    """All result files, in the order of the registry, then by name; none where the folder does not exist."""
+    """All results of registered experiments, in their order, then by file name; none where there is no folder."""
     results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     order = list(entries())
-    return sorted(results, key=lambda result: order.index(result["experiment"]["name"]))
+    return sorted(
+        (r for r in results if r["experiment"]["name"] in order), key=lambda r: order.index(r["experiment"]["name"])
+    )
 
 
 def accuracy(result: dict[str, Any]) -> str:

@@ -52,7 +52,23 @@ def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str
     if not (folder / checkpoint.FILE).exists():
         say(f"the run in {folder} was stopped before its first checkpoint; starting at the beginning")
         return None
-    return checkpoint.load(folder / checkpoint.FILE)
+    saved = _load(folder, experiment)
+    if saved.header["progress"]["epoch"] < experiment.epochs:  # of the shorter run that this one makes longer
+        (folder / "summary.json").unlink(missing_ok=True)
+    return saved
+
+
+def _load(folder: Path, experiment: Experiment) -> Checkpoint:
+    """The checkpoint in a folder, if it is one of this experiment."""
+    saved = checkpoint.load(folder / checkpoint.FILE)
+    for name, value in dataclasses.asdict(experiment).items():
+        there = saved.header["experiment"].get(name)
+        if there != value and name != "epochs":
+            raise ValueError(
+                f"{folder / checkpoint.FILE} is of a run with {name} {there!r}, config.json beside it says {value!r}: "
+                "one of the two was changed or is of another run"
+            )
+    return saved
 
 
 def _check_same(folder: Path, stored: Experiment, asked: Experiment) -> None:
@@ -88,7 +104,7 @@ def read(folder: Path) -> tuple[Experiment, Checkpoint, dict[str, Any]]:
     """Experiment, last checkpoint and summary (empty while the run is not finished) of a folder."""
     experiment = read_config(folder)
     summary = folder / "summary.json"
-    saved = checkpoint.load(folder / checkpoint.FILE)
+    saved = _load(folder, experiment)
     return experiment, saved, json.loads(summary.read_text()) if summary.exists() else {}
 
 
@@ -110,7 +126,13 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def summary(
-    experiment: Experiment, net: Network, history: Sequence[dict[str, Any]], seconds: float, findings: Sequence[Finding]
+    experiment: Experiment,
+    net: Network,
+    history: Sequence[dict[str, Any]],
+    seconds: float,
+    findings: Sequence[Finding],
+    commit: str | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What `summary.json` holds, beside the metrics of the last epoch."""
     last = history[-1]
@@ -125,7 +147,8 @@ def summary(
         "peak_memory_mib": peak_memory_mib(),
         "threads": torch.get_num_threads(),
         "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "commit": commit(),
+        "commit": commit,
+        "device": device.type,
         "kernels": {net.name(index): "reference" for index in range(len(net))},
         "firing_rate": last["firing_rate"],
         "health": [str(finding) for finding in findings],

@@ -22,7 +22,7 @@ from stbp.paper import experiment as experiment_called
 from stbp.progress import Console, Reporter, stop_requests
 
 PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
-REPORT_SECONDS = 0.5  # between two looks at losses and norms; between them nothing waits for the device
+REPORT_SECONDS = 0.5  # between two looks at losses and norms, which wait for the device
 FIRST_LOOKS = (0, 100)  # steps of the training at which the health is examined
 
 
@@ -73,6 +73,8 @@ def fit(
     given = given.replace(**fields)
     report = report or Console()
     folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise ValueError("resume has no effect without out, the folder of the run to go on with")
     train_set, test_set = data_sets.load(given.dataset, data)
     training = _Training(given, train_set, test_set, device_called(device), folder, report)
     saved = None if folder is None else runs.claim(folder, given, resume, report.say)
@@ -110,6 +112,8 @@ class _Training:
         self.optimizer = _optimizer(experiment, self.net)
         self.synapses = [i for i, m in enumerate(self.net) if isinstance(m, nn.Linear | nn.Conv2d)]
         self.findings: list[health.Finding] = []
+        self.commit = runs.commit()  # now, when the code was read, not when the run is over
+        self.trained = False
 
     def _check_shapes(self) -> None:
         """Try one blank sample, so that a network that does not fit the data fails before the first batch."""
@@ -121,7 +125,7 @@ class _Training:
             raise ValueError(
                 f"{what}, whose images are {' x '.join(map(str, shape[1:]))} (C x H x W): {error}"
             ) from error
-        if outputs < len(self.train_set.classes):
+        if outputs != len(self.train_set.classes):
             raise ValueError(
                 f"{what}: it ends in {outputs} outputs, the data has {len(self.train_set.classes)} classes"
             )
@@ -149,6 +153,7 @@ class _Training:
         pending: list[Tensor] = []
         begun = looked = time.perf_counter()
         while progress.step < self.steps and not stop():
+            self.trained = True
             ids = order[progress.step * size : (progress.step + 1) * size]
             pending.append(self._step(ids))
             progress.step += 1
@@ -277,6 +282,8 @@ class _Training:
             "experiment": dataclasses.asdict(self.experiment),
             "progress": dataclasses.asdict(self.progress),
             "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "device": self.device.type,
             "shape": list(self.train_set.images.shape[1:]),
             "classes": list(self.train_set.classes),
         }
@@ -295,20 +302,29 @@ class _Training:
             self.report.say(f"the run in {self.folder} is complete")
         else:
             self.report.say(f"going on with {self.folder} at epoch {done.epoch + 1}, step {done.step + 1}")
-        if saved.header["threads"] != torch.get_num_threads():
-            self.report.say(
-                f"the run was begun with {saved.header['threads']} threads and goes on with {torch.get_num_threads()}: "
-                "sums may round differently"
-            )
+        for name, now in (
+            ("threads", torch.get_num_threads()),
+            ("torch", torch.__version__),
+            ("device", self.device.type),
+        ):
+            if saved.header[name] != now:
+                self.report.say(
+                    f"the run was begun with {name} {saved.header[name]}, now {now}: sums may round differently"
+                )
 
     def finish(self) -> Run:
-        """The run's summary, written to its folder and returned."""
-        findings = health.examine(self.net, self._probe())
-        for finding in findings:
-            self.report.say(f"health at the end: {finding}")
-        summary = runs.summary(self.experiment, self.net, self.progress.history, self.progress.seconds, findings)
-        if self.folder is not None:
-            runs.write_summary(self.folder, summary)
+        """The run's summary, written to its folder and returned; that of a run that was complete already stays."""
+        summary = {} if self.trained or self.folder is None else runs.read(self.folder)[2]
+        if not summary:
+            findings = health.examine(self.net, self._probe())
+            for finding in findings:
+                self.report.say(f"health at the end: {finding}")
+            progress = self.progress
+            summary = runs.summary(
+                self.experiment, self.net, progress.history, progress.seconds, findings, self.commit, self.device
+            )
+            if self.folder is not None:
+                runs.write_summary(self.folder, summary)
         channels, height, width = self.train_set.images.shape[1:]
         shape = (channels, height, width)
         return Run(self.experiment, self.net, self.progress.history, summary, shape, self.train_set.classes)

@@ -74,3 +74,4 @@ def test_a_write_that_fails_before_it_is_on_disk_leaves_the_old_file(tmp_path: P
     with pytest.raises(OSError, match="no space left"):
         write_atomically(path, b"new and longer")
     assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

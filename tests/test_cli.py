@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import stbp
 from stbp import cli
+from stbp.predict import read_image
 from stbp.progress import Silent
 
 
@@ -67,6 +70,7 @@ sys.exit("torch" in sys.modules)
         (["predict", "nowhere"], "at least one image file"),
         (["plot", "raster"], "plot raster takes one run; got 0"),
         (["plot", "surrogates", "--sample", "3"], "--sample has no effect on plot surrogates"),
+        (["plot", "surrogates", "--data", "x"], "--data has no effect on plot surrogates"),
         (["report", "--add", "nowhere"], "nowhere holds no finished run"),
     ],
 )
@@ -191,6 +195,19 @@ def test_predict_turns_dark_on_light_round(folder: Path, run_stbp, tmp_path: Pat
     assert dark["counts"] == light["counts"]
     unturned = json.loads(run_stbp("predict", folder, tmp_path / "dark.png", "--json")[1])[0]
     assert "try --invert" in unturned["remark"]
+
+
+def test_predict_reads_16_bits_and_transparency(tmp_path: Path):
+    _, test_set = stbp.data.load("digits")
+    grey = test_set.images[0, 0].numpy()
+    Image.fromarray(grey.astype("uint16") * 257).save(tmp_path / "deep.png")
+    assert torch.equal(read_image(tmp_path / "deep.png", (1, 8, 8))[0], test_set.images[0, 0])
+    for ink, ground, invert in ((255, "light on nothing", False), (0, "dark on nothing", True)):
+        strokes = np.full((8, 8, 4), ink, np.uint8)
+        strokes[..., 3] = grey
+        Image.fromarray(strokes).save(tmp_path / f"{ground}.png")
+        seen = read_image(tmp_path / f"{ground}.png", (1, 8, 8), invert)[0]
+        assert (seen.int() - test_set.images[0, 0].int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + b"\0" * 20])

@@ -24,6 +24,22 @@ def test_its_gradient_is_the_papers():
     torch.testing.assert_close(grad, expected.expand_as(o).detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["rate_mse", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("o", "y", "message"),
+    [
+        (torch.zeros(2, 8, 3), torch.zeros(1, dtype=torch.int64), r"y must be int64 \[8\]"),
+        (torch.zeros(2, 3, 3), torch.eye(3, dtype=torch.int64), r"y must be int64 \[3\]"),
+        (torch.zeros(2, 3, 3), torch.zeros(3), "got torch.float32"),
+        (torch.zeros(2, 3, 3), torch.tensor([0, 1, 3]), r"class indices in \[0, 3\); got 0 to 3"),
+        (torch.zeros(2, 0, 3), torch.zeros(0, dtype=torch.int64), "at least one step, sample and class"),
+    ],
+)
+def test_labels_that_do_not_fit_are_named(name, o, y, message, unchecked_shapes):
+    with pytest.raises(ValueError, match=message):
+        getattr(loss, name)(o, y)
+
+
 def test_cross_entropy_takes_spike_counts_as_logits():
     o = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
     assert loss.cross_entropy(o, torch.tensor([0])).item() == pytest.approx(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from stbp import Spikes, loss, nn
 from stbp.ops.lif.op import State
+from stbp.ops.lif.reference import Gate
 from tests.ops import plain
 
 CNN = "28x28-15C5-P2-40C5-P2-300-10"
@@ -123,6 +124,24 @@ def test_modules_of_torch_stand_between_ours():
     torch.testing.assert_close(norm.running_mean, (1 - 0.9**2) * frames.mean((0, 2, 3)))
 
 
+def test_a_foreign_module_that_holds_one_of_ours_is_refused():
+    with pytest.raises(ValueError, match="module 1, Sequential, holds a LIF, which needs whole windows"):
+        nn.Network(nn.Linear(4, 3), torch.nn.Sequential(nn.LIF()))
+
+
+def test_balanced_weights_know_the_decay_of_a_gate_of_four_numbers():
+    slow, gated, quick = (
+        net.get_parameter("0.weight")
+        for net in (
+            nn.build("100-50-10", decay=0.9),
+            nn.build("100-50-10", gate=Gate(0.9, 0.0, -0.9, -0.9)),
+            nn.build("100-50-10", decay=0.2),
+        )
+    )
+    assert torch.equal(slow, gated)
+    assert not torch.equal(slow, quick)
+
+
 def on_the_grid(net: nn.Network, seed: int) -> None:
     """Weights and biases on multiples of 2^-8: with decay 1/4 every sum is exact in float32, in any order."""
     random = torch.Generator().manual_seed(seed)
@@ -219,6 +238,7 @@ def test_building_leaves_torchs_own_random_numbers_alone():
         ({"gate": "soft"}, "gate must be one of linear, paper, detached, spatial"),
         ({"init": "zeros"}, "init must be one of balanced, paper, torch"),
         ({"input_rate": 0.0}, "input_rate must lie in"),
+        ({"seed": -1}, "seed must lie in"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments, message, unchecked_shapes):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import checkpoint, train
+from stbp import checkpoint, report, train
 from stbp.evaluation import BATCH, Run
 from stbp.progress import Silent, stop_requests
 
@@ -212,6 +212,38 @@ def test_a_folder_with_a_run_is_an_error_that_names_resume(tmp_path: Path):
         stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent())
 
 
+def test_a_finished_run_that_is_resumed_keeps_its_summary(tmp_path: Path):
+    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "of that day"}))
+    assert stbp.fit(SMALL, epochs=1, out=tmp_path, resume=True, report=Silent()).summary["commit"] == "of that day"
+    assert json.loads(path.read_text())["commit"] == "of that day"
+
+
+def test_a_run_made_longer_and_stopped_has_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    constant = dataclasses.replace(SMALL, schedule="constant")
+    stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
+    stop_after(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(constant, epochs=3, out=tmp_path, resume=True, report=Silent())
+    assert not (tmp_path / "summary.json").exists()
+    with pytest.raises(ValueError, match="no finished run"):
+        report.collect([tmp_path], tmp_path)
+
+
+def test_a_config_that_was_changed_behind_the_checkpoint_is_noticed(tmp_path: Path):
+    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "T": 30}))
+    with pytest.raises(ValueError, match="is of a run with T 4, config"):
+        stbp.load_run(tmp_path)
+
+
+def test_resume_without_a_folder_is_an_error():
+    with pytest.raises(ValueError, match="resume has no effect without out"):
+        stbp.fit(SMALL, resume=True, report=Silent())
+
+
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file is a file; name another folder"):
@@ -226,7 +258,12 @@ def test_with_a_schedule_that_allows_it_a_run_can_be_made_longer(tmp_path: Path)
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, unchecked_shapes):
-    changes = [("network", "65-10", "65-10"), ("network", "64-9", "64-9"), ("network", "64-x", "64-x")]
+    changes = [
+        ("network", "65-10", "65-10"),
+        ("network", "64-9", "64-9"),
+        ("network", "64-12", "64-12"),
+        ("network", "64-x", "64-x"),
+    ]
     for field, value, message in [*changes, ("validation", 1437, "validation must leave samples")]:
         with pytest.raises(ValueError, match=message):
             stbp.fit(dataclasses.replace(SMALL, **{field: value}), out=tmp_path / "run", report=Silent())

@@ -118,6 +118,7 @@ def test_the_operator_passes_torchs_own_checks():
         ({"image": torch.tensor([[0.5, float("nan")]])}, r"values in \[0, 1\]"),
         ({"sample": torch.arange(3)}, r"sample must be int64 \[2\]"),
         ({"image": torch.zeros(3)}, "at least two axes"),
+        ({"image": torch.full((2, 3), 3)}, "floating point in .0, 1., or uint8; got torch.int64"),
     ],
 )
 def test_arguments_out_of_range_are_named(arguments, message, unchecked_shapes):

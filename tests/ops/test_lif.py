@@ -177,6 +177,16 @@ def test_the_operator_passes_torchs_own_checks(gate):
     torch.library.opcheck(op._lif, (x, u, o, forward, backward, 0.5, "sigmoid", 1.0, True))
 
 
+def test_the_operator_passes_them_on_input_in_another_memory_order():
+    x = window(5, 2, 4).permute(2, 1, 0).requires_grad_()
+    u = window(5, 2).T.requires_grad_()
+    forward, backward = (list(part) for part in gates("linear", 0.3))
+    torch.library.opcheck(op._lif, (x, u, u.detach() * 0, forward, backward, 0.5, "sigmoid", 1.0, True))
+    x, u = x.detach(), u.detach()
+    arguments = (x, u, window(4, 2, 5), u, u * 0, backward, 0.5, "sigmoid", 1.0)
+    torch.library.opcheck(op._lif_backward, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
 def test_torch_compile_takes_the_operator_without_a_graph_break():
     """In a process of its own: in this one the tests' checks of shapes wrap every function."""
     code = """

@@ -37,7 +37,7 @@ def relative_errors(decay: float, seed: int, steps: int = T, gate: GateName = "p
     return [((p - e).norm() / e.norm()).item() for p, e in zip(printed, exact, strict=True)]
 
 
-def _potentials(x: torch.Tensor, decay: float, gate: str) -> torch.Tensor:
+def _potentials(x: torch.Tensor, decay: float, gate: GateName) -> torch.Tensor:
     return lif_reference(x, *ops.zero_state(x), gates(gate, decay)[0], THRESHOLD)[0]
 
 

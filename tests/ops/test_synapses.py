@@ -99,6 +99,16 @@ def test_the_operators_pass_torchs_own_checks():
     torch.library.opcheck(pool_op._avg_pool2d, (x, 2))
 
 
+def test_the_operators_pass_torchs_checks_on_input_in_another_memory_order():
+    x = spikes(3, 2, 6, 6, 4).permute(0, 1, 4, 2, 3).requires_grad_()
+    w = random(5, 4, 3, 3).requires_grad_()
+    torch.library.opcheck(conv2d_op._conv2d, (x, w, None, 1, 0))
+    torch.library.opcheck(pool_op._avg_pool2d, (x, 2))
+    torch.library.opcheck(linear_op._linear, (spikes(5, 2, 3).permute(2, 1, 0), random(4, 5), None))
+    backward = (random(3, 2, 4, 4, 5).permute(0, 1, 4, 2, 3), x.detach(), w.detach(), 1, 0, [True] * 3)
+    torch.library.opcheck(conv2d_op._conv2d_backward, backward, test_utils=("test_schema", "test_faketensor"))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -114,7 +124,7 @@ def test_shapes_that_do_not_fit_are_named(call, message, unchecked_shapes):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("size", [(20, 5), (784, 80), (63, 129)])
+@pytest.mark.parametrize("size", [(20, 5), (784, 80), (63, 129), (784, 1), (1000, 1), (1, 63)])
 def test_what_linear_makes_of_a_frame_does_not_depend_on_the_others(threads, size):
     torch.set_num_threads(threads)
     N, M = size

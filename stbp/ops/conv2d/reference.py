@@ -10,7 +10,7 @@ FRAMES = 32
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """`[T, B, C, H, W]` to `[T, B, M, H', W']`, weight `[M, C, k, k]`, as torch's own on each frame."""
-    frames = x.flatten(0, 1)
+    frames = x.flatten(0, 1).contiguous()
     n = len(frames)
     if n < FRAMES:
         frames = torch.nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, FRAMES - n))
@@ -22,8 +22,9 @@ def conv2d_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and bias, each an empty tensor where `needs` says that it is not asked for."""
     s, p = [stride, stride], [padding, padding]
+    eps, o = grad.flatten(0, 1).contiguous(), x.flatten(0, 1).contiguous()
     grads = torch.ops.aten.convolution_backward(
-        grad.flatten(0, 1), x.flatten(0, 1), weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
+        eps, o, weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
     )
     grad_x, grad_weight, grad_bias = (g if need else grad.new_empty(0) for g, need in zip(grads, needs, strict=True))
     return (grad_x.unflatten(0, x.shape[:2]) if needs[0] else grad_x), grad_weight, grad_bias

@@ -48,6 +48,7 @@ def bernoulli(
             raise ValueError(f"{name} must lie in [0, 2^32); got {value}")
     if image.dim() < 2:
         raise ValueError(f"image must be [B, ...] with at least two axes; got {list(image.shape)}")
+    _check_image(image)
     if image.is_floating_point() and image.numel() and not bool(((image >= 0) & (image <= 1)).all()):
         raise ValueError(f"image must hold values in [0, 1]; got {image.min().item():g} to {image.max().item():g}")
     if sample is None:
@@ -68,10 +69,16 @@ def static(image: Float[Tensor, "B *pixels"] | UInt8[Tensor, "B *pixels"], T: in
         T: number of steps, at least 1.
     """
     _check_steps(T)
+    _check_image(image)
     value = image.to(torch.float32) / 255 if image.dtype == torch.uint8 else image
     return value.expand(T, *value.shape)
 
 
 def _check_steps(T: int) -> None:
-    if T < 1:
-        raise ValueError(f"T must be at least 1 time step; got {T}")
+    if not isinstance(T, int) or T < 1:
+        raise ValueError(f"T must be at least 1 time step, a whole number; got {T!r}")
+
+
+def _check_image(image: Tensor) -> None:
+    if not image.is_floating_point() and image.dtype != torch.uint8:
+        raise ValueError(f"image must be floating point in [0, 1], or uint8; got {image.dtype}")

@@ -22,7 +22,7 @@ class State(NamedTuple):
 
 def zero_state(x: Float[Tensor, "T B *N"]) -> State:
     """The state of a layer at rest, for the window `x` that is about to enter it."""
-    return State(torch.zeros_like(x[0]), torch.zeros_like(x[0]))
+    return State(x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:]))
 
 
 @torch.library.custom_op("stbp::lif", mutates_args=())
@@ -44,7 +44,7 @@ def _lif(
 
 @_lif.register_fake
 def _(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save):
-    return torch.empty_like(x), torch.empty_like(u), torch.empty_like(x) if save else x.new_empty(0)
+    return x.new_empty(x.shape), u.new_empty(u.shape), x.new_empty(x.shape if save else 0)
 
 
 @torch.library.custom_op("stbp::lif_backward", mutates_args=())
@@ -64,7 +64,7 @@ def _lif_backward(
 
 @_lif_backward.register_fake
 def _(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width):
-    return torch.empty_like(saved), torch.empty_like(u), torch.empty_like(o)
+    return saved.new_empty(saved.shape), u.new_empty(u.shape), o.new_empty(o.shape)
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -31,20 +31,20 @@ class Gate(NamedTuple):
         return torch.where(o > 0, o.new_full((), self.slope1), o.new_full((), self.slope0))
 
 
-def gates(name: str, decay: float) -> tuple[Gate, Gate]:
+def gates(name: GateName, decay: float) -> tuple[Gate, Gate]:
     """The gate that the forward pass reads and the one that the backward pass is given; `decay` is the paper's tau.
 
-    They differ for `spatial` alone, the paper's SDBP ablation: its backward pass drops every term that leads from
-    step t + 1 to step t.
+    They differ for `detached`, whose backward pass takes the reset for a constant (f' = 0), and for `spatial`, the
+    paper's SDBP ablation, whose backward pass drops every term that leads from step t + 1 to step t (f = f' = 0).
     """
-    linear = Gate(decay, 0.0, -decay, -decay)
+    linear = Gate(decay, 0.0, -decay, -decay)  # f(o) = tau (1 - o): what the paper's f is for small tau
     if name == "linear":
         return linear, linear
     if name == "detached":
         return linear, Gate(decay, 0.0, 0.0, 0.0)
     if name == "spatial":
         return linear, Gate(0.0, 0.0, 0.0, 0.0)
-    # tau * exp(-o/tau) is zero for every o > 0 as tau goes to 0, and so is what it multiplies
+    # eq. 6: f(o) = tau exp(-o/tau), f'(o) = -exp(-o/tau); at tau = 0 the function is 0 for every o, and so is its slope
     after_spike = math.exp(-1 / decay) if decay > 0 else 0.0
     paper = Gate(decay, decay * after_spike, -1.0 if decay > 0 else 0.0, -after_spike)
     return paper, paper
@@ -82,18 +82,24 @@ def lif_backward(
     surrogate: str,
     width: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The exact gradient of `lif`, with the surrogate in place of the spike's derivative (README, "Backward").
+    """The gradient of `lif`, with the surrogate in place of the spike's derivative (README, "Backward").
+
+    It is exact where `gate` is the one of the forward pass, not the recursion as the paper prints it (`printed.py`).
 
     Args:
-        grad_o: dL/do^t that reaches the spikes from outside the layer, `[T, B, ...]`.
-        grad_u: dL/du^T that reaches the last potential from a later window, `[B, ...]`.
-        us: the potentials that `lif` returned, `[T, B, ...]`.
+        grad_o: dL/do^t that reaches the spikes from outside the layer, `[T, B, ...]`: in the last layer the loss's
+            part, in the others sum_j eps_j w_ji of the layer above; in step T also what a later window sends to o^T.
+        grad_u: dL/du^T that reaches the last potential from a later window, `[B, ...]`; zero if there is none.
+        us: the potentials that `lif` returned, `[T, B, ...]`; the spikes are worked out from them again.
         u, o: the state that `lif` was given.
+        gate: f and f' of the backward pass, the second of `gates`.
+        threshold: V_th, as `lif` was given.
+        surrogate, width: the curve h for do/du, and its width in units of u.
 
     Returns:
         dL/dx^t (equal to eps^t = dL/du^t), `[T, B, ...]`, and dL/du, dL/do of the state given, `[B, ...]`.
     """
-    grad_x = torch.empty_like(us)
+    grad_x = us.new_empty(us.shape)
     from_u, from_o = grad_u, torch.zeros_like(grad_u)  # what step t + 1 sends back to u^t and to o^t
     for t in reversed(range(len(us))):
         delta = grad_o[t] + from_o  # delta^t = dL/do^t
@@ -101,5 +107,5 @@ def lif_backward(
         grad_x[t] = eps
         u_before, o_before = (us[t - 1], (us[t - 1] >= threshold).to(us.dtype)) if t > 0 else (u, o)
         from_u = eps * gate.keep(o_before)  # du^t/du^{t-1} = f(o^{t-1})
-        from_o = eps * u_before * gate.slope(o_before)  # du^t/do^{t-1} = u^{t-1} f'(o^{t-1})
-    return grad_x, from_u, from_o
+        from_o = eps * u_before * gate.slope(o_before)  # du^t/do^{t-1} = u^{t-1} f'(o^{t-1}); printed with delta h
+    return grad_x, from_u.contiguous(), from_o.contiguous()
