@@ -307,7 +307,7 @@ class _Training:
             ("torch", torch.__version__),
             ("device", self.device.type),
         ):
-            if saved.header[name] != now:
+            if saved.header.get(name, now) != now:
                 self.report.say(
                     f"the run was begun with {name} {saved.header[name]}, now {now}: sums may round differently"
                 )
