@@ -152,6 +152,11 @@ def test_gates_hold_the_papers_function_and_its_slope():
     assert gates("linear", tau)[0] == Gate(tau, 0, -tau, -tau)
 
 
+def test_an_unknown_gate_is_named_in_the_reference_too(unchecked_shapes):
+    with pytest.raises(ValueError, match="gate must be one of linear, paper, detached, spatial; got 'soft'"):
+        gates("soft", 0.2)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_gate_of_four_numbers_replaces_the_named_ones():
     x = window(5, 2, 20).requires_grad_()
     outcomes = []

@@ -4,7 +4,7 @@ The derivation, with the paper's equation numbers, is in `stbp/ops/README.md`.
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -44,7 +44,10 @@ def gates(name: GateName, decay: float) -> tuple[Gate, Gate]:
         return linear, Gate(decay, 0.0, 0.0, 0.0)
     if name == "spatial":
         return linear, Gate(0.0, 0.0, 0.0, 0.0)
-    # eq. 6: f(o) = tau exp(-o/tau), f'(o) = -exp(-o/tau); at tau = 0 the function is 0 for every o, and so is its slope
+    if name != "paper":
+        raise ValueError(f"gate must be one of {', '.join(get_args(GateName))}; got {name!r}")
+    # eq. 6: f(o) = tau exp(-o/tau), f'(o) = -exp(-o/tau). At tau = 0 f is 0 for every o, and we take the slope of that,
+    # 0, though f'(0) is -1 for every tau > 0: nothing is kept forward, so nothing is sent back.
     after_spike = math.exp(-1 / decay) if decay > 0 else 0.0
     paper = Gate(decay, decay * after_spike, -1.0 if decay > 0 else 0.0, -after_spike)
     return paper, paper
