@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import signal
 import sys
 import threading
@@ -52,11 +53,19 @@ class Silent:
         pass
 
 
+class _ErrorStream(RichConsole):
+    """Standard error; when nobody reads it any more, silence: rich would end the process in the middle of a step."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 class Console:
     """Tells it on standard error."""
 
     def __init__(self) -> None:
-        self.console = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
+        self.console = _ErrorStream(file=sys.stderr, highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.epochs_to_come = 0
 

@@ -53,9 +53,13 @@ def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str
         say(f"the run in {folder} was stopped before its first checkpoint; starting at the beginning")
         return None
     saved = _load(folder, experiment)
-    if saved.header["progress"]["epoch"] < experiment.epochs:  # of the shorter run that this one makes longer
-        (folder / "summary.json").unlink(missing_ok=True)
+    _write_metrics(folder, saved)  # a kill between checkpoint and metrics leaves the last epoch out of them
     return saved
+
+
+def unfinish(folder: Path) -> None:
+    """Take away the summary of a shorter run that is about to be made longer."""
+    (folder / "summary.json").unlink(missing_ok=True)
 
 
 def _load(folder: Path, experiment: Experiment) -> Checkpoint:
@@ -116,6 +120,10 @@ def part(saved: Checkpoint, name: str) -> dict[str, Tensor]:
 def write_progress(folder: Path, saved: Checkpoint) -> None:
     """Checkpoint first, then the metrics made from its history: they never know of an epoch that it does not."""
     checkpoint.save(folder / checkpoint.FILE, saved)
+    _write_metrics(folder, saved)
+
+
+def _write_metrics(folder: Path, saved: Checkpoint) -> None:
     lines = "".join(json.dumps(metrics) + "\n" for metrics in saved.header["progress"]["history"])
     write_atomically(folder / "metrics.jsonl", lines.encode())
 

@@ -140,9 +140,10 @@ class _Training:
         while self.progress.epoch < self.experiment.epochs and not self._out_of_patience():
             done = self._train_epoch(stop) and self._end_epoch(stop)
             self.progress.seconds = before + time.perf_counter() - started
-            self._save()
+            self._save()  # before anything is told of the epoch: telling can fail
             if not done:
                 raise KeyboardInterrupt
+            self.report.end_epoch(self.progress.history[-1], self.experiment.epochs)
 
     def _train_epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the running epoch; False if stopped before its end."""
@@ -153,6 +154,8 @@ class _Training:
         pending: list[Tensor] = []
         begun = looked = time.perf_counter()
         while progress.step < self.steps and not stop():
+            if not self.trained and self.folder is not None:
+                runs.unfinish(self.folder)
             self.trained = True
             ids = order[progress.step * size : (progress.step + 1) * size]
             pending.append(self._step(ids))
@@ -253,7 +256,6 @@ class _Training:
         }
         history = [*progress.history, metrics]
         self.progress = Progress(epoch=progress.epoch + 1, seconds=progress.seconds, history=history)
-        self.report.end_epoch(metrics, self.experiment.epochs)
         return True
 
     def _probe(self) -> list[nn.Trace]:
@@ -298,7 +300,7 @@ class _Training:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.progress = Progress(**saved.header["progress"])
         done = self.progress
-        if done.epoch == self.experiment.epochs:
+        if done.epoch == self.experiment.epochs or self._out_of_patience():
             self.report.say(f"the run in {self.folder} is complete")
         else:
             self.report.say(f"going on with {self.folder} at epoch {done.epoch + 1}, step {done.step + 1}")

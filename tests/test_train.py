@@ -220,6 +220,46 @@ def test_a_finished_run_that_is_resumed_keeps_its_summary(tmp_path: Path):
     assert json.loads(path.read_text())["commit"] == "of that day"
 
 
+def test_an_early_stopped_run_that_is_resumed_keeps_its_summary(tmp_path: Path):
+    patient = dataclasses.replace(SMALL, validation=300, patience=1, epochs=40, learning_rate=1e-9)
+    stbp.fit(patient, out=tmp_path, report=Silent())
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "of that day"}))
+    listener = Listener()
+    assert stbp.fit(patient, out=tmp_path, resume=True, report=listener).summary["commit"] == "of that day"
+    assert any("is complete" in text for text in listener.said)
+
+
+def test_a_kill_between_checkpoint_and_metrics_is_mended(tmp_path: Path):
+    stbp.fit(SMALL, epochs=2, out=tmp_path, report=Silent())
+    (tmp_path / "summary.json").unlink()
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole.splitlines()[0] + "\n")
+    stbp.fit(SMALL, epochs=2, out=tmp_path, resume=True, report=Silent())
+    assert path.read_text() == whole
+
+
+def test_an_epoch_is_saved_before_it_is_told(tmp_path: Path):
+    class Failing(Silent):
+        def end_epoch(self, metrics, epochs):
+            raise SystemExit(1)
+
+    with pytest.raises(SystemExit):
+        stbp.fit(SMALL, out=tmp_path, report=Failing())
+    assert checkpoint.load(tmp_path / "checkpoint.safetensors").header["progress"]["epoch"] == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_training_goes_on_when_nobody_reads_what_it_tells(tmp_path: Path, uninterrupted):
+    command = [sys.executable, "-c", SCRIPT.replace(", report=Silent()", ""), str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait() == 0
+    assert equal(weights(stbp.load_run(tmp_path / "run")), weights(uninterrupted))
+
+
 def test_a_run_made_longer_and_stopped_has_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     constant = dataclasses.replace(SMALL, schedule="constant")
     stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
