@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stbp import ops
+from stbp.ops import paths
 from stbp.ops.encode.reference import WEIGHTS, random_words
 from stbp.ops.lif.op import State, check_neuron, zero_state
 from stbp.ops.lif.reference import Gate, GateName
@@ -164,7 +165,19 @@ class Network(torch.nn.Sequential):
 
     def forward(self, input: Tensor | Spikes) -> Tensor:
         """Output spikes `[T, B, K]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
-        return self.run(input)[0]
+        from stbp import fusion
+
+        x = self._enter(input)
+        modules = list(self)
+        while modules:
+            x = _packed(x)
+            chain = fusion.plan(modules, x)
+            if chain.length:
+                x = chain.run(x)
+            else:
+                x = _apply(modules[0], _dense(x) if isinstance(modules[0], LIF) else x)
+            modules = modules[max(1, chain.length) :]
+        return _dense(x)
 
     def run(self, x: Tensor | Spikes, state: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
         """Output spikes, and the state of every neuron layer to go on from.
@@ -222,6 +235,13 @@ class Network(torch.nn.Sequential):
 
 def _dense(x: Tensor | Spikes) -> Tensor:
     return x.dense() if isinstance(x, Spikes) else x
+
+
+def _packed(x: Tensor | Spikes) -> Tensor | Spikes:
+    """Zeros and ones into which no gradient flows as `Spikes`, for the kernels."""
+    if isinstance(x, Spikes) or x.requires_grad or x.dim() < 3 or not paths.compiled(x):
+        return x
+    return Spikes.packed(x) or x
 
 
 def _apply(module: torch.nn.Module, x: Tensor | Spikes) -> Tensor | Spikes:

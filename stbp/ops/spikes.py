@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+
+from stbp.ops import native, paths
 
 
 def pack_bits(o: Tensor) -> Tensor:
@@ -59,10 +62,27 @@ class Spikes:
         """
         if o.dim() < 3:
             raise ValueError(f"o must be [T, B, ...] with at least three axes; got {list(o.shape)}")
+        if paths.compiled(o) and o.dtype == torch.float32:
+            packed = cls.packed(o)
+            if packed is not None:
+                return packed
         fired = o != 0
         if not torch.equal(fired.to(o.dtype), o):
             raise ValueError("o must hold only 0 and 1 to be packed as spikes; give other values as a dense tensor")
         return cls(pack_bits(fired.reshape(*o.shape[:2], math.prod(o.shape[2:]))), tuple(o.shape))
+
+    @classmethod
+    def packed(cls, o: Tensor) -> Spikes | None:
+        """As `pack`, by the compiled kernel; None where a value is neither 0 nor 1. For float32 on the CPU."""
+        library = native.kernels()
+        assert library is not None
+        o = o.detach().contiguous()
+        n = math.prod(o.shape[2:])
+        bits = torch.empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)
+        places = (ctypes.c_void_p(t.data_ptr()) for t in (o, bits))
+        start, to = places
+        rows, row = ctypes.c_int64(o.shape[0] * o.shape[1]), ctypes.c_int64(n)
+        return cls(bits, tuple(o.shape)) if library.stbp_pack(start, rows, row, to, torch.get_num_threads()) else None
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The spikes as a tensor of 0 and 1, `[T, B, ...]`."""

@@ -1,16 +1,42 @@
 """`bernoulli` and `static`: from an image to the input of a network."""
 
+import ctypes
+
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from stbp.ops import native, paths
 from stbp.ops.encode import reference
 from stbp.ops.spikes import Spikes
 
 
 @torch.library.custom_op("stbp::bernoulli", mutates_args=())
 def _bernoulli(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
+    if image.dtype in (torch.uint8, torch.float32) and paths.compiled(image):
+        return _compiled(image, T, seed, epoch, sample)
     return reference.bernoulli(image, T, seed, epoch, sample)
+
+
+def _compiled(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
+    library = native.kernels()
+    assert library is not None
+    (B, N), image, sample = image.shape, image.contiguous(), sample.contiguous()
+    bits = torch.empty((T, B, (N + 7) // 8), dtype=torch.uint8)
+    library.stbp_bernoulli(
+        ctypes.c_void_p(image.data_ptr()),
+        image.element_size(),
+        ctypes.c_int64(B),
+        ctypes.c_int64(N),
+        T,
+        ctypes.c_uint32(seed),
+        ctypes.c_uint32(epoch),
+        ctypes.c_void_p(sample.data_ptr()),
+        ctypes.c_void_p(bits.data_ptr()),
+        torch.get_num_threads(),
+    )
+    paths.note("bernoulli", "forward", "events")
+    return bits
 
 
 @_bernoulli.register_fake

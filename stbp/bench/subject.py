@@ -1,0 +1,202 @@
+"""What is timed: a task, and subjects that do it, behind the few calls that a clock needs."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from stbp import loss, nn, ops
+from stbp.ops import paths
+
+Weights = Sequence[Tensor]  # in the order of `Network.parameters()`
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network on one kind of input, the same for every subject."""
+
+    network: str
+    T: int = 30
+    batch: int = 100
+    decay: float = 0.2
+    threshold: float = 0.5
+    width: float = 1.0
+
+    def build(self, input_rate: float = 0.1) -> nn.Network:
+        return nn.build(self.network, self.decay, self.threshold, width=self.width, input_rate=input_rate)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one frame of the input: `(N,)`, or `(C, H, W)` for a network that begins with maps."""
+        first, second = self.network.split("-")[:2]
+        h, w, c = (*(int(n) for n in first.split("x")), 1, 1)[:3]
+        return (math.prod((h, w, c)),) if second.isdigit() else (c, h, w)
+
+    @property
+    def classes(self) -> int:
+        return int(self.network.rpartition("-")[2])
+
+
+@runtime_checkable
+class Subject(Protocol):
+    """One library's way to do a task."""
+
+    def start(self, weights: Weights, learning_rate: float) -> None:
+        """Take these weights, with an optimiser that has seen nothing."""
+        ...
+
+    def place(self, x: Tensor, y: Tensor) -> tuple[Any, Any]:
+        """Dense spikes and labels as this library holds them; never timed."""
+        ...
+
+    def step(self, x: Any, y: Any) -> None:
+        """One training step, zeroing of the gradients included; returns when it is done."""
+        ...
+
+    def infer(self, x: Any) -> None:
+        """Forward without gradients."""
+        ...
+
+    def look(self, x: Any, y: Any) -> tuple[Tensor, list[Tensor]]:
+        """Output spikes `[T, B, K]`, and the gradients in the order and layout of the weights."""
+        ...
+
+    def encode(self, images: Tensor, labels: Tensor, ids: Tensor) -> tuple[Any, Any]:
+        """Input and labels for one step of an epoch, from uint8 images `[B, *shape]`, by the library's own encoder."""
+        ...
+
+
+Encoder = Callable[[Tensor, Tensor], Any]  # of uint8 images [B, ...] and their ids
+
+
+class TorchSubject:
+    """A subject that is a torch module over the window `[T, B, ...]`; `mode` wraps every call of it."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        encoder: Encoder,
+        after: Callable[[], None] = lambda: None,
+        mode: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ):
+        self.module, self.encoder, self.after, self.mode = module, encoder, after, mode
+        self.parameters = list(module.parameters())
+
+    def start(self, weights: Weights, learning_rate: float) -> None:
+        with torch.no_grad():
+            for parameter, weight in zip(self.parameters, weights, strict=True):
+                parameter.copy_(weight)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=learning_rate, fused=True)
+
+    def place(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x, y
+
+    def _backward(self, x: Any, y: Tensor) -> Tensor:
+        with self.mode():
+            o = self.module(x)
+            loss.rate_mse(o, y).backward()
+        self.after()
+        return o
+
+    def step(self, x: Any, y: Tensor) -> None:
+        self._backward(x, y)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def infer(self, x: Any) -> None:
+        with torch.no_grad(), self.mode():
+            self.module(x)
+        self.after()
+
+    def look(self, x: Any, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        o = self._backward(x, y).detach()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        for parameter in self.parameters:
+            parameter.grad = None
+        return o, gradients
+
+    def encode(self, images: Tensor, labels: Tensor, ids: Tensor) -> tuple[Any, Tensor]:
+        return self.encoder(images, ids), labels
+
+
+Kind = Literal["ours", "dense", "peer", "bound"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A subject's line in the tables."""
+
+    name: str
+    # ours; ours with dense products; a peer; what bounds every framework with dense products.
+    kind: Kind
+    build: Callable[[Task], Subject]
+    # The package it needs besides torch.
+    package: str | None = None
+    # Translated for the processor as a whole before it runs: torch.compile or XLA.
+    compiled: bool = False
+    # How it differs from the reference, where its public interface leaves no choice.
+    note: str = ""
+
+    @property
+    def by_torch(self) -> bool:
+        """Whether it is torch.compile that translates it, anew for every change and for minutes."""
+        return self.compiled and self.package != "spyx"
+
+    @property
+    def installed(self) -> bool:
+        return self.package is None or importlib.util.find_spec(self.package) is not None
+
+    @property
+    def version(self) -> str | None:
+        return importlib.metadata.version(self.package) if self.package and self.installed else None
+
+
+def _ours(task: Task, mode: Callable[[], AbstractContextManager[Any]]) -> TorchSubject:
+    return TorchSubject(task.build(), lambda images, ids: ops.bernoulli(images, task.T, epoch=1, sample=ids), mode=mode)
+
+
+def ours(task: Task) -> TorchSubject:
+    """The public interface, every sample's backward pass computed."""
+    return _ours(task, paths.no_skip)
+
+
+def ours_in_training(task: Task) -> TorchSubject:
+    """The public interface as it is: samples whose gradient is zero are skipped."""
+    return _ours(task, contextlib.nullcontext)
+
+
+def ours_dense(task: Task) -> TorchSubject:
+    """The same with the operators' references: dense products, the definition of right."""
+    return _ours(task, paths.reference_only)
+
+
+OURS, DENSE = "stbp", "stbp, dense products"
+ENTRIES = (Entry(OURS, "ours", ours), Entry(DENSE, "dense", ours_dense))
+
+
+def stages(task: Task) -> list[torch.nn.Sequential]:
+    """The synapses before each neuron layer in torch's own modules, which take `[B, ...]` frames.
+
+    Their parameters, stage by stage, are in the order of `Network.parameters()`.
+    """
+    found: list[list[torch.nn.Module]] = [[]]
+    for module in task.build():
+        if isinstance(module, nn.LIF):
+            found.append([])
+        elif isinstance(module, nn.Linear):
+            found[-1].append(torch.nn.Linear(module.in_features, module.out_features))
+        elif isinstance(module, nn.Conv2d):
+            m, c, k, _ = module.weight.shape
+            found[-1].append(torch.nn.Conv2d(c, m, k))
+        elif isinstance(module, nn.AvgPool2d):
+            found[-1].append(torch.nn.AvgPool2d(module.kernel_size))
+        else:
+            found[-1].append(torch.nn.Flatten())
+    return [torch.nn.Sequential(*modules) for modules in found[:-1]]

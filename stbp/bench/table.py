@@ -1,0 +1,115 @@
+"""The tables of `stbp bench` on screen."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from stbp.bench import ratios, value
+from stbp.bench.subject import DENSE, OURS
+from stbp.drawing import counted
+
+NAMES = {"step": "training step", "inference": "inference", "epoch": "first epoch", "memory_mib": "memory"}
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    """A table for each network, then what the numbers are and what they are not."""
+    for network, found in result["networks"].items():
+        console.print(_table(network, found))
+        for line in _sentences(found):
+            console.print(line)
+        console.print()
+    versions = ", ".join(f"{name} {version or 'not installed'}" for name, version in result["versions"].items())
+    console.print(
+        f"{result['processor']}, {counted(result['threads'], 'thread')}, {result['date']}, {escape(versions)}"
+    )
+    runtimes = result["openmp_runtimes"]
+    if len(runtimes) != 1:
+        console.print(f"OpenMP runtimes in this process: {', '.join(runtimes) or 'none'}; there should be one")
+    for name, text in result["method"].items():
+        console.print(f"[bold]{name}[/bold]: {escape(text)}")
+
+
+def show_sweep(result: dict[str, Any], console: Console) -> None:
+    """A step's median at every point, ms, and ours against the dense path."""
+    names = list(dict.fromkeys(name for point in result["points"] for name in point["step"]))
+    table = Table("", "", *names, "of the dense path", box=None, padding=(0, 2, 0, 0))
+    for point in result["points"]:
+        cells = [_number(value(point["step"], name), 1000.0) for name in names]
+        last = point.get("did_not_fit", "")
+        if OURS in point["step"]:
+            last = f"{point['step'][OURS]['median'] / point['step'][DENSE]['median']:.2f}"
+        table.add_row(point["axis"], f"{point['value']:g}", *cells, last)
+    console.print("[bold]a step's median, ms, around 784-800-10, T = 30, batch 100, MNIST[/bold]")
+    console.print(table)
+
+
+def _table(network: str, found: dict[str, Any]) -> Table:
+    task = found["task"]
+    table = Table(
+        title=f"{network}, T = {task['T']}, batch {task['batch']}; {found['input']}, density "
+        f"{100 * found['input_density']:.1f} %; weights {found['weights']}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("")
+    for column in ("step, ms", "quartiles", "of fastest peer", "of all", "inference, ms", "epoch, s", "memory, MiB"):
+        table.add_column(column, justify="right")
+    table.add_column("first step, s", justify="right")
+    table.add_column("against the reference")
+    best = ratios(found["subjects"], "step")
+    for name, row in found["subjects"].items():
+        style = "bold" if name == OURS else "dim" if row["kind"] in ("bound", "dense") else ""
+        table.add_row(*(escape(cell) for cell in _cells(name, row, best)), style=style)
+    return table
+
+
+def _cells(name: str, row: dict[str, Any], best: dict[str, Any] | None) -> list[str]:
+    if row["status"] != "timed":
+        return [name, row["status"]]
+    step = row["step"]
+    speed = [f"{best[which]['value'] / step['median']:.2f}x" if best else "" for which in ("uncompiled", "all")]
+    epoch = row.get("epoch")
+    return [
+        name,
+        f"{1000 * step['median']:.1f}",
+        f"{1000 * step['lower']:.1f} to {1000 * step['upper']:.1f}",
+        *speed,
+        _number(value(row, "inference"), 1000.0),
+        f"{epoch['seconds']:.1f}{'' if epoch['timed'] == epoch['steps'] else '*'}" if epoch else "",
+        _number(row.get("memory_mib"), 1.0),
+        f"{row['first_step_seconds'] + row.get('equality_seconds', 0.0):.1f}" if row["compiled"] else "",
+        row["equality"]["verdict"] if "equality" in row else row["note"],
+    ]
+
+
+def _number(found: float | None, factor: float) -> str:
+    return "" if found is None else f"{factor * found:.1f}"
+
+
+def _sentences(found: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, name in NAMES.items():
+        ratio = found["ratios"].get(key)
+        if ratio:
+            plain, every = ratio["uncompiled"], ratio["all"]
+            lines.append(
+                f"{name}: {plain['ratio']:.1f} times less than {plain['peer']}, the best uncompiled peer; "
+                f"{every['ratio']:.1f} times less than {every['peer']}, the best of all"
+            )
+    scaled = {row["epoch"]["timed"] for row in found["subjects"].values() if "epoch" in row}
+    steps = next((row["epoch"]["steps"] for row in found["subjects"].values() if "epoch" in row), 0)
+    part = sorted(scaled - {steps})
+    if part:
+        lines.append(f"* scaled from {' or '.join(map(str, part))} steps to the {steps} of an epoch")
+    kernels = [
+        f"{path['operator']} {path['step']}: {path['kernel']}"
+        + ("" if path["density"] is None else f" at {100 * path['density']:.1f} %")
+        for path in found["paths"]
+    ]
+    if kernels:
+        lines.append(f"the paths of our step: {escape('; '.join(kernels))}")
+    return lines

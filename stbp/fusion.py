@@ -1,0 +1,123 @@
+"""Which modules of a network run as one operator: `plan`."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from stbp import nn
+from stbp.ops import paths
+from stbp.ops.chain import op
+from stbp.ops.chain.op import CONV, CURRENT, LINEAR, LOOKUP, Stage
+from stbp.ops.lif.reference import Gate, gates
+from stbp.ops.spikes import Spikes
+
+LOOKUP_BYTES = 48 << 10  # of tables: what stays in the first cache beside the rows of the input
+MAX_KERNEL = 7
+LOOKUP_ROWS = 16
+LOOKUP_WIDTH = 56  # pixels of a row that fit into one word, padding included
+
+
+@dataclass
+class Chain:
+    """A run of modules as the stages of `stbp.ops.chain`."""
+
+    stages: list[Stage] = field(default_factory=list)
+    parameters: list[Tensor] = field(default_factory=list)
+    neurons: list[float] = field(default_factory=list)
+    # Modules that it stands for, from the first one given.
+    length: int = 0
+
+    def run(self, x: Tensor | Spikes) -> Tensor:
+        """Output spikes of the last stage, `[T, B, ...]`."""
+        return op.chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters, self.neurons)
+
+    def add(self, stage: Stage, parameters: list[Tensor], neuron: nn.LIF, length: int) -> None:
+        """One more stage; with it the chain stands for `length` modules."""
+        forward, backward = (
+            (neuron.gate, neuron.gate) if isinstance(neuron.gate, Gate) else gates(neuron.gate, neuron.decay)
+        )
+        self.stages.append(stage._replace(surrogate=op.SURROGATES.index(neuron.surrogate)))
+        self.parameters += parameters
+        self.neurons += [*forward[:2], *backward, neuron.threshold, neuron.width]
+        self.length = length
+
+
+def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, complement: bool = True) -> Chain:
+    """The longest run of modules, from the first, that the compiled kernels take as one operator.
+
+    Such a run is [pooling] + synapse + LIF, again and again; it starts from `Spikes`, or with a LIF from a current.
+
+    Args:
+        x: the input of the first module, `[T, B, ...]`.
+        complement: whether sums may be taken in an order that depends on the whole window (ops/README.md, "Kernels").
+    """
+    chain = Chain()
+    size, flat, pool = tuple(x.shape[2:]), False, 1
+    stage: Stage | None = None
+    parameters: list[Tensor] = []
+    if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
+        return chain
+    for index, module in enumerate(modules):
+        if _hooked(module):
+            break
+        if isinstance(module, nn.LIF):
+            stage = _current(size) if index == 0 and not isinstance(x, Spikes) else stage
+            if stage is None:
+                break
+            chain.add(stage, parameters, module, index + 1)
+            size, flat, pool, stage = stage.outputs, False, 1, None
+        elif stage is not None:
+            break
+        elif isinstance(module, nn.Flatten):
+            flat = True
+        elif isinstance(module, nn.AvgPool2d):
+            if flat or pool > 1 or len(size) != 3 or module.kernel_size > min(size[1:]):
+                break
+            pool = module.kernel_size
+        elif isinstance(module, (nn.Linear, nn.Conv2d)):
+            stage = _synapse(module, size, flat, pool, first=not chain.stages, complement=complement)
+            parameters = [p for p in (module.weight, module.bias) if p is not None]
+            if stage is None or not paths.compiled(*parameters):
+                break
+        else:
+            break
+    return chain
+
+
+def _hooked(module: torch.nn.Module) -> bool:
+    """Whether somebody wants to see this very module being called."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def _current(size: tuple[int, ...]) -> Stage | None:
+    if len(size) not in (1, 3) or (len(size) == 3 and size[1] * size[2] == 1):
+        return None
+    maps, height, width = (*size, 1, 1)[:3]
+    return Stage(CURRENT, maps, height, width, 1, maps, 1, 0, height, width, 1, 0, 0, 0)
+
+
+def _synapse(
+    module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, pool: int, first: bool, complement: bool
+) -> Stage | None:
+    """The stage of a synapse with the pooling before it; None if the kernels do not take it, or it does not fit."""
+    bias = int(module.bias is not None)
+    if isinstance(module, nn.Linear):
+        if first and pool == 1:  # in the order of the input: nothing to sort
+            size = (math.prod(size),) if flat else size
+        maps, height, width = (*size, 1, 1)[:3]
+        if (len(size) == 3 and not flat) or maps * (height // pool) * (width // pool) != module.in_features:
+            return None
+        return Stage(LINEAR, maps, height, width, pool, module.out_features, 1, 0, 1, 1, 1, int(complement), bias, 0)
+    if flat or len(size) != 3 or module.stride != 1 or size[0] != module.weight.shape[1]:
+        return None
+    M, C, k, other = module.weight.shape
+    height, width = (side // pool + 2 * module.padding - k + 1 for side in size[1:])
+    if k != other or k > MAX_KERNEL or min(height, width) < 1:
+        return None
+    tables = C * k * 2**k * -(-M // 16) * 64
+    fits = C * k <= LOOKUP_ROWS and tables <= LOOKUP_BYTES and size[2] + 2 * module.padding <= LOOKUP_WIDTH
+    kind = LOOKUP if first and pool == 1 and M <= 16 and fits else CONV
+    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, 0, bias, 0)

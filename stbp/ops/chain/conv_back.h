@@ -1,0 +1,404 @@
+// The backward pass of the stages with maps, sample by sample through all of them: what lies between two of them never
+// leaves the cache. Gradients of weights are summed in a fixed number of groups of samples, then over the groups.
+#pragma once
+
+#include "stbp/ops/chain/linear_back.h"
+#include "stbp/ops/chain/lookup.h"
+
+namespace stbp {
+
+constexpr int GROUPS = 16;
+
+// dL/do as a stage with maps finds it: at step t and position p (behind the pooling of the stage above) maps stand at
+// data[t * step + p * position]. With `keep` it still is a^t that has to be summed back in time.
+struct Above {
+    const float* data = nullptr;
+    size_t step = 0, position = 0;
+    int pool = 1, PH = 0, PW = 0;
+    int pad = 0;       // the grid of positions is padded by this much on each side
+    bool sum = false;
+    float keep = 0;
+};
+
+// The gradient from outside, [T][B][M][P], of one sample: [position][T][Mp].
+inline Above from_outside(const Window& w, const Stage& s, int b, Buffer<float>& own) {
+    own.zero();
+    size_t P = s.P(), Mp = s.Mp();
+    for (int t = 0; t < w.T; t++)
+        for (int c = 0; c < s.M; c++) {
+            const float* from = w.grad + (((size_t)t * w.B + b) * s.M + c) * P;
+            for (size_t p = 0; p < P; p++) own[(p * w.T + t) * Mp + c] = from[p];
+        }
+    return {own.data(), Mp, w.T * Mp, 1, s.OH, s.OW, 0, false, 0};
+}
+
+// The gradient from a linear stage, of one sample: [T][inputs], positions C floats apart.
+inline Above from_linear(const Window& w, const Stage& up, const Sent& sent, int b, const Tiles& tiles,
+                         const float* rows, Buffer<float>& tile, Buffer<float>& own) {
+    size_t step = tiles.units * UNIT;
+    for (int i = 0; i < tiles.count; i++) {
+        const float* from = rows + (size_t)i * tiles.per_tile * UNIT * up.M;
+        with_units(tiles[i].units, [&](auto units) {
+            input_gradient<std::min<int>(units, MAX_UNITS)>(w, up, sent, b, from, tile.data());
+        });
+        for (int t = 0; t < w.T; t++)
+            std::memcpy(own.data() + t * step + tiles[i].first, tile.data() + t * tiles[i].width(),
+                        tiles[i].width() * sizeof(float));
+    }
+    return {own.data(), step, (size_t)up.C, up.pool, up.PH(), up.PW(), 0, false, 0};
+}
+
+// dL/do of U units at position p of a stage, [T][U * 16]: an average's gradient is shared by its area.
+template <int U>
+inline void gather(const Window& w, const Stage& s, const Above& above, int p, Tile tile, float* g) {
+    constexpr int NV = U * PER_UNIT;
+    int y = p / s.OW / above.pool, x = p % s.OW / above.pool;
+    size_t row = w.T * (size_t)(U * UNIT);
+    if (y >= above.PH || x >= above.PW) {
+        std::memset(g, 0, row * sizeof(float));
+        return;
+    }
+    size_t place = (size_t)(y + above.pad) * (above.PW + 2 * above.pad) + x + above.pad;
+    const float* from = above.data + place * above.position + tile.first;
+    vf share = all(1.0f / (above.pool * above.pool)), keep = all(above.keep);
+    alignas(64) float valid[U * UNIT];
+    for (int i = 0; i < U * UNIT; i++) valid[i] = tile.first + i < s.M ? 1 : 0;
+    vf run[NV] = {}, mask[NV];
+    for (int v = 0; v < NV; v++) mask[v] = load(valid + v * LANES);
+    for (int t = w.T - 1; t >= 0; t--)
+        for (int v = 0; v < NV; v++) {
+            vf e = load(from + t * above.step + v * LANES);
+            run[v] = above.sum ? fma(keep, run[v], e) : e;
+            store(g + t * (U * UNIT) + v * LANES, mask[v] > 0.0f ? run[v] * share : vf{});
+        }
+}
+
+// By input key (position * C + map): the steps in which it fires, or does not, in `row` from first to end.
+struct Taps {
+    std::vector<Times::Input> input;    // of every key
+    Buffer<uint32_t> row;
+    Buffer<float> value;
+};
+
+inline Taps taps_of_conv(const Window& w, const Stage& s, const Events& e) {
+    int positions = s.PH() * s.PW();
+    size_t K = (size_t)positions * s.C;
+    Taps taps;
+    std::vector<uint32_t> at(K + 1, 0);
+    auto each = [&](auto f) {
+        for (int t = 0; t < w.T; t++)
+            for (int p = 0; p < positions; p++) {
+                uint32_t base = (uint32_t)((((p / s.PW()) + s.pad) * s.k + p % s.PW() + s.pad) * s.C);
+                const uint32_t* start = e.start.data() + (size_t)t * positions + p;
+                for (uint32_t i = start[0]; i < start[1]; i++) f(t, i, (size_t)p * s.C + e.id[i] - base);
+            }
+    };
+    each([&](int, uint32_t, size_t key) { at[key + 1]++; });
+    taps.input.resize(K);
+    for (size_t k = 0; k < K; k++) {
+        at[k + 1] += at[k];
+        taps.input[k] = {(uint32_t)k, at[k], at[k + 1], false};
+    }
+    taps.row = Buffer<uint32_t>(e.count);
+    if (e.value) taps.value = Buffer<float>(e.count);
+    each([&](int t, uint32_t i, size_t key) {
+        taps.row[at[key]] = t;
+        if (e.value) taps.value[at[key]] = e.value[i];
+        at[key]++;
+    });
+    return taps;
+}
+
+inline Taps taps_of_lookup(const Window& w, const Stage& s, int b) {
+    int P = s.H * s.W;
+    Rows rows = input_rows(w, b, (size_t)s.C * P);
+    Times times = by_input(rows, w.T, (size_t)s.C * P);
+    Taps taps;
+    taps.row = std::move(times.row);
+    taps.input.resize((size_t)s.C * P, {0, 0, 0, false});
+    for (const Times::Input& input : times.input) taps.input[input.key % P * s.C + input.key / P] = input;
+    return taps;
+}
+
+// D[dy][dx][map] += sum over the steps in which the input below the kernel fires of g, [T][U * 16], at output (y, x).
+template <int U, bool VALUED>
+inline void add_taps(const Stage& s, const Taps& taps, int y, int x, const float* g, const vf* total, float* D) {
+    int PH = s.PH(), PW = s.PW();
+    for (int dy = 0; dy < s.k; dy++)
+        for (int dx = 0; dx < s.k; dx++) {
+            int iy = y + dy - s.pad, ix = x + dx - s.pad;
+            if (iy < 0 || iy >= PH || ix < 0 || ix >= PW) continue;
+            const Times::Input* input = taps.input.data() + (size_t)(iy * PW + ix) * s.C;
+            float* d = D + (size_t)(dy * s.k + dx) * s.C * (U * UNIT);
+            for (int c = 0; c < s.C; c++, d += U * UNIT) {
+                if (input[c].first == input[c].end && !input[c].missing) continue;
+                Sum<U> sum;
+                if (input[c].missing) {
+                    sum = add_rows<U, VALUED>({}, g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
+                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(d + v * LANES) + (total[v] - sum.v[v]);
+                } else {
+                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(d + v * LANES);
+                    sum = add_rows<U, VALUED>(sum, g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
+                }
+                for (int v = 0; v < U * PER_UNIT; v++) store(d + v * LANES, sum.v[v]);
+            }
+        }
+}
+
+// W for the gradient of the input: [unit of 16 input maps][dy][output map][dx][16].
+inline Buffer<float> pack_conv_back(const Stage& s) {
+    size_t units = round_up(s.C, UNIT) / UNIT, area = (size_t)s.k * s.k;
+    Buffer<float> rows(units * area * s.M * UNIT);
+    rows.zero();
+    for (int n = 0; n < s.M; n++)
+        for (int c = 0; c < s.C; c++)
+            for (int dy = 0; dy < s.k; dy++)
+                for (int dx = 0; dx < s.k; dx++)
+                    rows[((((size_t)(c / UNIT) * s.k + dy) * s.M + n) * s.k + dx) * UNIT + c % UNIT] =
+                        s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
+    return rows;
+}
+
+// a of one sample as lists, for every step and output position.
+inline Events list_maps(const Window& w, const Stage& s, const float* a) {
+    Events e;
+    size_t most = (size_t)w.T * s.P() * s.Mp();
+    e.id = Buffer<uint32_t>(most);
+    e.value = Buffer<float>(most);
+    e.start = Buffer<uint32_t>((size_t)w.T * s.P() + 1);
+    uint32_t n = 0, *start = e.start.data();
+    for (int t = 0; t < w.T; t++)
+        for (int p = 0; p < s.P(); p++) {
+            *start++ = n;
+            const float* row = a + ((size_t)p * w.T + t) * s.Mp();
+            for (int i = 0; i < s.M; i += LANES) n += append_nonzero(load(row + i), i, &e.id[n], &e.value[n]);
+        }
+    *start = n;
+    e.count = n;
+    return e;
+}
+
+// Raw dX, [padded input position][T][step] for one unit of input maps, of a kernel K wide: the sums of a row of inputs
+// slide through registers along a row of outputs. Still to be summed back in time.
+template <int K>
+inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e, const float* rows, float* to,
+                                size_t step) {
+    size_t position = w.T * step;
+    int GW = s.PW() + 2 * s.pad;
+    for (int dy = 0; dy < K; dy++) {
+        const float* weights = rows + (size_t)dy * s.M * (K * UNIT);
+        for (int t = 0; t < w.T; t++)
+            for (int y = 0; y < s.OH; y++) {
+                const uint32_t* start = e.start.data() + ((size_t)t * s.OH + y) * s.OW;
+                if (start[0] == start[s.OW]) continue;
+                float* row = to + (size_t)(y + dy) * GW * position + t * step;
+                auto place = [&](int x, int v) { return row + x * position + v * LANES; };
+                Sum<K> sum = {};
+                for (int i = 0; i < K - 1; i++)
+                    for (int v = 0; v < PER_UNIT; v++) sum.v[i * PER_UNIT + v] = load(place(i, v));
+                for (int x = 0; x < s.OW; x++) {
+                    for (int v = 0; v < PER_UNIT; v++) sum.v[(K - 1) * PER_UNIT + v] = load(place(x + K - 1, v));
+                    sum = add_rows<K, true>(sum, weights, e.id.data(), e.value.data(), start[x], start[x + 1]);
+                    for (int v = 0; v < PER_UNIT; v++) store(place(x, v), sum.v[v]);
+                    for (int i = 0; i < (K - 1) * PER_UNIT; i++) sum.v[i] = sum.v[i + PER_UNIT];
+                }
+                for (int i = 0; i < K - 1; i++)
+                    for (int v = 0; v < PER_UNIT; v++) store(place(s.OW + i, v), sum.v[i * PER_UNIT + v]);
+            }
+    }
+}
+
+template <class F>
+inline void with_kernel(int k, F f) {
+    switch (k) {
+        case 1: return f(std::integral_constant<int, 1>{});
+        case 2: return f(std::integral_constant<int, 2>{});
+        case 3: return f(std::integral_constant<int, 3>{});
+        case 4: return f(std::integral_constant<int, 4>{});
+        case 5: return f(std::integral_constant<int, 5>{});
+        case 6: return f(std::integral_constant<int, 6>{});
+        default: return f(std::integral_constant<int, 7>{});
+    }
+}
+
+// What a stage needs in every thread, and its gradient's sums of every group.
+struct MapStage {
+    const Stage& s;
+    const Stage* before;
+    Tiles tiles;
+    size_t sums;                     // floats of a group's gradient: every tile's D, then the bias
+    Buffer<float> partial;           // [groups][sums]
+    Buffer<float> table, packed;     // of a lookup; of a convolution with a stage below
+
+    MapStage(const Stage& stage, const Stage* below, int groups)
+        : s(stage), before(below), tiles(stage.M, stage.kind == CURRENT ? 1 : conv_rows(stage)) {
+        sums = stage.kind == CURRENT ? 0 : (conv_rows(s) + 1) * tiles.units * UNIT;
+        partial = Buffer<float>(sums * groups);
+        if (s.kind == LOOKUP) table = tables_of(s);
+        if (before) packed = pack_conv_back(s);
+    }
+    size_t tile_at(int i) const { return conv_rows(s) * tiles.per_tile * UNIT * i; }
+    float* bias(float* D) const { return D + conv_rows(s) * tiles.units * UNIT; }
+};
+
+// One thread's memory for one stage.
+struct MapScratch {
+    Buffer<float> g, a, u, quiet, below;
+    MapScratch(const Window& w, const MapStage& m) {
+        size_t unit = (size_t)w.T * UNIT;
+        g = Buffer<float>(unit * MAX_UNITS);
+        if (m.s.kind == LOOKUP) {
+            u = Buffer<float>(unit), quiet = Buffer<float>(unit);
+            background(m.s, w.T, quiet.data());
+        }
+        if (!m.before) return;
+        a = Buffer<float>(w.T * m.s.width());
+        size_t grid = (size_t)(m.s.PH() + 2 * m.s.pad) * (m.s.PW() + 2 * m.s.pad);
+        below = Buffer<float>(grid * w.T * round_up(m.s.C, UNIT));
+    }
+};
+
+inline void scatter_current(const Window& w, const Stage& s, int b, int p, Tile tile, const float* g) {
+    for (int t = 0; t < w.T; t++)
+        for (int i = 0; i < std::min(tile.width(), s.M - tile.first); i++)
+            w.grad_current[(((size_t)t * w.B + b) * s.M + tile.first + i) * s.P() + p] = g[t * tile.width() + i];
+}
+
+// A tile of neurons at one position: dL/do to dL/du, and the sums of the weight's gradient.
+template <int U, int S>
+inline void position_back(const Window& w, const MapStage& m, int b, int p, int which, const Above& above,
+                          const float* u, size_t stride, const Taps& taps, MapScratch& own, float* D) {
+    Tile tile = m.tiles[which];
+    float* g = own.g.data();
+    gather<U>(w, m.s, above, p, tile, g);
+    vf sum[U * PER_UNIT] = {};
+    if (m.s.fires) {
+        float* a = own.a ? own.a.data() + (u - (m.s.u + (size_t)b * w.T * m.s.width())) : nullptr;
+        neurons_back<U, S>(m.s.neuron, w.T, u, stride, stride * w.T, g, a, sum);
+    } else {
+        for (int t = 0; t < w.T; t++)
+            for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
+    }
+    if (m.s.kind == CURRENT) return w.grad_current ? scatter_current(w, m.s, b, p, tile, g) : void();
+    float* bias = m.bias(D) + tile.first;
+    for (int v = 0; v < U * PER_UNIT; v++) store(bias + v * LANES, load(bias + v * LANES) + sum[v]);
+    if (taps.input.empty()) return;
+    int y = p / m.s.OW, x = p % m.s.OW;
+    if (taps.value)
+        add_taps<U, true>(m.s, taps, y, x, g, sum, D + m.tile_at(which));
+    else
+        add_taps<U, false>(m.s, taps, y, x, g, sum, D + m.tile_at(which));
+}
+
+// One sample through one stage.
+inline void stage_back(const Window& w, const MapStage& m, int b, const Above& above, MapScratch& own, float* D) {
+    const Stage& s = m.s;
+    Taps taps;
+    if (s.grad_weight && s.kind == CONV) taps = taps_of_conv(w, s, read_conv(w, s, m.before, b));
+    if (s.grad_weight && s.kind == LOOKUP) taps = taps_of_lookup(w, s, b);
+    std::vector<Pixels> pixels;
+    if (s.kind == LOOKUP) pixels.emplace_back(w, s, b);
+    for (int p = 0; p < s.P(); p++) {
+        const float* u = s.u ? s.u + ((size_t)b * s.P() + p) * w.T * s.Mp() : own.g.data();
+        if (s.kind == LOOKUP) {
+            int y = p / s.OW, x = p % s.OW;
+            bool empty = pixels[0].empty(s, y, x);
+            if (!empty) lookup_potentials(s, w.T, pixels[0], m.table.data(), y, x, own.u.data());
+            u = empty ? own.quiet.data() : own.u.data();
+        }
+        for (int i = 0; i < m.tiles.count; i++)
+            with_units(m.tiles[i].units, [&](auto units) {
+                with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
+                    constexpr int U = std::min<int>(units, MAX_UNITS);
+                    position_back<U, surrogate>(w, m, b, p, i, above, u + m.tiles[i].first, s.Mp(), taps, own, D);
+                });
+            });
+    }
+}
+
+// What the stage below gets, and how much of a was not zero.
+inline Above send_below(const Window& w, const MapStage& m, MapScratch& own, size_t& sent) {
+    const Stage& s = m.s;
+    Events e = list_maps(w, s, own.a.data());
+    sent += e.count;
+    own.below.zero();
+    size_t step = round_up(s.C, UNIT), part = (size_t)s.k * s.k * s.M * UNIT;
+    for (size_t unit = 0; unit < step / UNIT; unit++)
+        with_kernel(s.k, [&](auto k) {
+            conv_input_gradient<k>(w, s, e, m.packed.data() + unit * part, own.below.data() + unit * UNIT, step);
+        });
+    return {own.below.data(), step, w.T * step, s.pool, s.PH(), s.PW(), s.pad, true, s.neuron.back0};
+}
+
+inline void unpack_conv(const MapStage& m, int groups) {
+    const Stage& s = m.s;
+    int area = s.k * s.k;
+    auto total = [&](size_t at) {
+        float sum = m.partial[at];
+        for (int g = 1; g < groups; g++) sum += m.partial[m.sums * g + at];
+        return sum;
+    };
+    for (int i = 0; i < m.tiles.count; i++) {
+        Tile tile = m.tiles[i];
+        for (int n = 0; n < std::min(tile.width(), s.M - tile.first); n++) {
+            int map = tile.first + n;
+            if (s.grad_bias) s.grad_bias[map] = total(conv_rows(s) * m.tiles.units * UNIT + map);
+            for (int c = 0; s.grad_weight && c < s.C; c++)
+                for (int d = 0; d < area; d++)
+                    s.grad_weight[((size_t)map * s.C + c) * area + d] =
+                        total(m.tile_at(i) + ((size_t)d * s.C + c) * tile.width() + n);
+        }
+    }
+}
+
+// The backward pass of stages[0 .. n), all with maps; `up` is the linear stage above, or none.
+inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
+    int groups = std::min(GROUPS, w.B);
+    std::vector<MapStage> maps;
+    for (int i = 0; i < n; i++) maps.emplace_back(stages[i], i ? &stages[i - 1] : nullptr, groups);
+    const Stage& top = stages[n - 1];
+    std::vector<uint8_t> live = up.sent ? up.sent->live : live_outside(w, top);
+    Tiles tiles(up.stage ? up.stage->inputs() : 1, up.stage ? up.stage->M : 1);
+    Buffer<float> rows(up.stage ? (size_t)tiles.units * UNIT * up.stage->M : 1);
+    std::vector<size_t> sent((size_t)groups * n, 0);
+    size_t width = up.stage ? (size_t)tiles.units * UNIT + UNIT : top.width();
+    if (w.grad_current && w.skip) std::memset(w.grad_current, 0, (size_t)w.T * w.B * stages[0].M * stages[0].P() * 4);
+#pragma omp parallel num_threads(w.threads)
+    {
+        FlushDenormals mode;
+        std::vector<MapScratch> own;
+        for (const MapStage& m : maps) own.emplace_back(w, m);
+        Buffer<float> outside(w.T * width), tile((size_t)w.T * MAX_UNITS * UNIT);
+#pragma omp for schedule(static)
+        for (int i = 0; i < (up.stage ? tiles.count : 0); i++)
+            pack_back(*up.stage, tiles[i].first, tiles[i].width(),
+                      rows.data() + (size_t)i * tiles.per_tile * UNIT * up.stage->M);
+#pragma omp for schedule(dynamic)
+        for (int g = 0; g < groups; g++) {
+            for (MapStage& m : maps) std::memset(m.partial.data() + m.sums * g, 0, m.sums * sizeof(float));
+            for (int b = w.B * g / groups; b < w.B * (g + 1) / groups; b++) {
+                if (w.skip && !live[b]) continue;
+                Above above = up.stage ? from_linear(w, *up.stage, *up.sent, b, tiles, rows.data(), tile, outside)
+                                       : from_outside(w, top, b, outside);
+                for (int i = n - 1; i >= 0; i--) {
+                    stage_back(w, maps[i], b, above, own[i], maps[i].partial.data() + maps[i].sums * g);
+                    if (i) above = send_below(w, maps[i], own[i], sent[(size_t)g * n + i]);
+                }
+            }
+        }
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < n; i++)
+            if (stages[i].kind != CURRENT) unpack_conv(maps[i], groups);
+    }
+    double samples = 0;
+    for (uint8_t one : live) samples += w.skip ? one : 1;
+    for (int i = 0; i < n; i++) {
+        double found = 0;
+        for (int g = 0; g < groups; g++) found += sent[(size_t)g * n + i];
+        w.density[3 * i + 1] = samples ? found / (samples * w.T * stages[i].P() * stages[i].M) : 0;
+        w.path[3 * i + 1] = stages[i].kind == CURRENT ? 0 : 3;
+        w.path[3 * i + 2] = i ? 1 : 0;
+    }
+}
+
+}  // namespace stbp

@@ -1,0 +1,45 @@
+// Forward and backward pass of a chain of stages over a whole window: the two functions that op.py calls.
+#include "stbp/ops/chain/conv_back.h"
+#include "stbp/ops/native/api.h"
+
+using namespace stbp;
+
+namespace {
+
+bool has_maps(const Stage& s) { return s.kind == CONV || s.kind == LOOKUP || s.kind == CURRENT; }
+
+}  // namespace
+
+// Bytes of the structures that op.py mirrors.
+STBP_API int stbp_size_of_stage() { return sizeof(Stage); }
+STBP_API int stbp_size_of_window() { return sizeof(Window); }
+
+STBP_API void stbp_chain_forward(const Window* window, const Stage* stages, int n) {
+    const Window& w = *window;
+    for (int i = 0; i < n; i++) {
+        const Stage& s = stages[i];
+        const Stage* before = i ? &stages[i - 1] : nullptr;
+        bool last = i == n - 1;
+        switch (s.kind) {
+            case CURRENT: current_forward(w, s, last); break;
+            case LINEAR: linear_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); break;
+            case CONV: conv_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); break;
+            default: lookup_forward(w, s, last, w.path + 3 * i, w.density + 3 * i);
+        }
+    }
+}
+
+STBP_API void stbp_chain_backward(const Window* window, const Stage* stages, int n) {
+    Sent sent;
+    Upper up;
+    int i = n - 1;
+    for (; i >= 0 && !has_maps(stages[i]); i--) {
+        Sent own;
+        const Stage* before = i ? &stages[i - 1] : nullptr;
+        linear_back(*window, stages[i], before, up, before ? &own : nullptr, window->path + 3 * i,
+                    window->density + 3 * i);
+        sent = std::move(own);
+        up = {&stages[i], &sent};
+    }
+    if (i >= 0) maps_back(*window, stages, i + 1, up);
+}

@@ -1,0 +1,277 @@
+// The linear synapse on events, with the neurons behind it: forward, and the gradients of weight and bias.
+#pragma once
+
+#include "stbp/ops/chain/events.h"
+
+namespace stbp {
+
+// A row of up to U * 16 floats to memory that holds only `n` of them.
+template <int U>
+inline void store_part(float* to, const vf* row, int n) {
+    int v = 0;
+    for (; v < U * PER_UNIT && (v + 1) * LANES <= n; v++) store(to + v * LANES, row[v]);
+    if (v < U * PER_UNIT && v * LANES < n) std::memcpy(to + v * LANES, &row[v], (n - v * LANES) * sizeof(float));
+}
+
+// One step of U units of neurons: potentials `u` in place, spikes into `bits` and `o` where these are not null.
+template <int U>
+inline void fire(const Neuron& n, vf* u, const vf* x, uint8_t* bits, vf* o) {
+    for (int j = 0; j < U; j++) {
+        uint32_t fired = 0;
+        for (int i = 0; i < PER_UNIT; i++) {
+            int v = j * PER_UNIT + i;
+            u[v] = step(n, u[v], x[v]);
+            fired |= bits_ge(u[v], all(n.threshold)) << (i * LANES);
+        }
+        uint16_t part = (uint16_t)fired;
+        if (bits) std::memcpy(bits + 2 * j, &part, 2);
+    }
+    if (o)
+        for (int v = 0; v < U * PER_UNIT; v++) o[v] = u[v] >= n.threshold ? all(1.0f) : vf{};
+}
+
+// The currents of one sample's tile go through the neurons step by step and out to bits, potentials and output.
+template <int U>
+struct Sink {
+    const Stage& s;
+    const Window& w;
+    int b;
+    Tile tile;
+    vf u[U * PER_UNIT] = {};
+
+    __attribute__((always_inline)) void operator()(int t, const vf* x) {
+        vf o[U * PER_UNIT];
+        const vf* out = x;
+        if (s.fires) {
+            size_t row = (size_t)b * w.T + t;
+            fire<U>(s.neuron, u, x, s.bits ? s.bits + row * s.bytes() + tile.first / 8 : nullptr, w.out ? o : nullptr);
+            if (s.u)
+                for (int v = 0; v < U * PER_UNIT; v++) store(s.u + row * s.Mp() + tile.first + v * LANES, u[v]);
+            out = o;
+        }
+        if (w.out) store_part<U>(w.out + ((size_t)t * w.B + b) * s.M + tile.first, out, s.M - tile.first);
+    }
+};
+
+// The tile's columns of W^T: [inputs][U * 16], zero beyond the last output.
+inline void pack_forward(const Stage& s, Tile tile, float* rows) {
+    int K = s.inputs(), width = tile.width(), valid = std::min(width, s.M - tile.first);
+    const float* weight = s.weight + (size_t)tile.first * K;
+    if (valid < width) std::memset(rows, 0, (size_t)K * width * sizeof(float));
+    if (s.in_order()) return transpose(weight, K, valid, K, rows, width);
+    for (int n = 0; n < valid; n++)
+        for (int k = 0; k < K; k++) rows[(size_t)k * width + n] = weight[(size_t)n * K + column(s, k)];
+}
+
+// U units of sums.
+template <int U>
+struct Sum {
+    vf v[U * PER_UNIT];
+};
+
+template <int U>
+inline Sum<U> bias_of(const Stage& s, Tile tile) {
+    alignas(64) float row[U * UNIT] = {};
+    if (s.bias) std::memcpy(row, s.bias + tile.first, std::min(tile.width(), s.M - tile.first) * sizeof(float));
+    Sum<U> bias;
+    for (int v = 0; v < U * PER_UNIT; v++) bias.v[v] = load(row + v * LANES);
+    return bias;
+}
+
+// `sum` plus or minus the rows with these ids. It is passed and returned by value so that it stays in registers.
+template <int U, bool VALUED>
+inline Sum<U> add_rows(Sum<U> sum, const float* rows, const uint32_t* id, const float* value, uint32_t first,
+                       uint32_t end) {
+    for (uint32_t i = first; i < end; i++) {
+        const float* row = rows + (size_t)id[i] * (U * UNIT);
+        if constexpr (VALUED) {
+            vf x = all(value[i]);
+            for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = fma(x, load(row + v * LANES), sum.v[v]);
+        } else {
+            for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] += load(row + v * LANES);
+        }
+    }
+    return sum;
+}
+
+template <int U>
+inline Sum<U> subtract_rows(Sum<U> sum, const float* rows, const uint32_t* id, uint32_t first, uint32_t end) {
+    for (uint32_t i = first; i < end; i++) {
+        const float* row = rows + (size_t)id[i] * (U * UNIT);
+        for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] -= load(row + v * LANES);
+    }
+    return sum;
+}
+
+// One or two units do not keep the adders busy: where the order of summation is free, four or two sums take turns.
+template <int U>
+inline Sum<U> add_rows_by_turns(Sum<U> sum, const float* rows, const uint32_t* id, uint32_t first, uint32_t end) {
+    constexpr int TURNS = U == 1 ? 4 : 2;
+    Sum<U> turn[TURNS] = {sum};
+    for (; first + TURNS <= end; first += TURNS)
+        for (int j = 0; j < TURNS; j++) {
+            const float* row = rows + (size_t)id[first + j] * (U * UNIT);
+            for (int v = 0; v < U * PER_UNIT; v++) turn[j].v[v] += load(row + v * LANES);
+        }
+    turn[0] = add_rows<U, false>(turn[0], rows, id, nullptr, first, end);
+    for (int j = 1; j < TURNS; j++)
+        for (int v = 0; v < U * PER_UNIT; v++) turn[0].v[v] += turn[j].v[v];
+    return turn[0];
+}
+
+template <int U, bool VALUED>
+inline void linear_events(const Coded& c, int T, const float* rows, const Sum<U>& bias, bool by_turns, Sink<U> sink) {
+    Sum<U> base = add_rows<U, false>(bias, rows, c.base.data(), nullptr, 0, (uint32_t)c.bases);
+    const uint32_t* id = c.id.data();
+    for (int t = 0; t < T; t++) {
+        uint32_t first = c.start[2 * t], minus = c.start[2 * t + 1], end = c.start[2 * t + 2];
+        Sum<U> x = U <= 2 && !VALUED && by_turns
+                       ? add_rows_by_turns<U>(base, rows, id, first, minus)
+                       : add_rows<U, VALUED>(base, rows, id, c.value.data(), first, minus);
+        x = subtract_rows<U>(x, rows, id, minus, end);
+        sink(t, x.v);
+    }
+}
+
+// y[r] = start + sum over k of x[r][k] rows[k] for R rows of x, in the order of k: what an event list of the same
+// input gives, bit for bit, since a product with zero adds nothing.
+template <int R, int NV>
+inline void dense_block(const float* x, size_t x_stride, int K, const float* rows, size_t row_stride, const vf* start,
+                        vf (*y)[NV]) {
+    vf sum[R][NV];
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < NV; v++) sum[r][v] = start[v];
+    for (int k = 0; k < K; k++) {
+        vf row[NV];
+        for (int v = 0; v < NV; v++) row[v] = load(rows + k * row_stride + v * LANES);
+        for (int r = 0; r < R; r++) {
+            vf value = all(x[r * x_stride + k]);
+            for (int v = 0; v < NV; v++) sum[r][v] = fma(value, row[v], sum[r][v]);
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < NV; v++) y[r][v] = sum[r][v];
+}
+
+// The product of x, [T][K], with rows [K][U * 16], each row given to `sink(t, y)`; registers hold 4 steps of a tile.
+template <int U, class F>
+inline void dense_product(const float* x, size_t stride, int T, int K, const float* rows, const vf* start, F&& sink) {
+    constexpr int NV = U * PER_UNIT, R = 4, PART = LANES == 16 ? NV : PER_UNIT;
+    for (int t = 0; t < T; t += R) {
+        vf y[R][NV];
+        int n = std::min(R, T - t);
+        for (int part = 0; part < NV; part += PART) {
+            vf block[R][PART];
+            const float* from = rows + part * LANES;
+            if (n == R)
+                dense_block<R, PART>(x + t * stride, stride, K, from, U * UNIT, start + part, block);
+            else
+                for (int r = 0; r < n; r++)
+                    dense_block<1, PART>(x + (t + r) * stride, stride, K, from, U * UNIT, start + part, block + r);
+            for (int r = 0; r < n; r++)
+                for (int v = 0; v < PART; v++) y[r][part + v] = block[r][v];
+        }
+        for (int r = 0; r < n; r++) sink(t + r, y[r]);
+    }
+}
+
+inline void to_dense(const Coded& c, int T, size_t K, float* x) {
+    std::memset(x, 0, T * K * sizeof(float));
+    for (int t = 0; t < T; t++)
+        for (uint32_t i = c.start[2 * t]; i < c.start[2 * t + 1]; i++) x[t * K + c.id[i]] = c.value ? c.value[i] : 1.0f;
+}
+
+// Above this share of rows to add per step a dense product is faster: it reads a row of weights once for four steps,
+// at twice the rate of an event's addition from the second cache (measured, LOG.md).
+constexpr double DENSE = 0.45;
+
+struct Input {
+    std::vector<Events> events;
+    std::vector<Coded> coded;
+    double density = 0;    // of the events
+    bool dense = false;
+};
+
+// The rows of a linear synapse's input, where its bits lie in the order of the inputs; else `first` is null.
+inline Rows rows_of(const Window& w, const Stage& s, const Stage* before, int b) {
+    if (s.inputs() != s.C || s.pool > 1) return {nullptr, 0, 0};
+    if (!before) return input_rows(w, b, s.C);
+    return {before->bits + (size_t)b * w.T * before->bytes(), before->bytes(), before->bytes()};
+}
+
+inline Events read_linear(const Window& w, const Stage& s, const Stage* before, int b) {
+    if (Rows rows = rows_of(w, s, before, b); rows.first) return read_rows(rows, w.T);
+    std::vector<uint32_t> base(s.PH() * s.PW());
+    for (size_t p = 0; p < base.size(); p++) base[p] = (uint32_t)(p * s.C);
+    if (before) return read_stage(w, s, before->bits + (size_t)b * w.T * before->bytes(), base.data(), false);
+    Buffer<uint8_t> own((size_t)w.T * s.H * s.W * round_up(s.C, UNIT) / 8);
+    to_stage_order(w, b, s, own.data());
+    return read_stage(w, s, own.data(), base.data(), false);
+}
+
+// The batch's events in the coding that the forward pass will use, and whether events are used at all.
+inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
+    Input in;
+    in.coded.resize(w.B);
+    std::vector<size_t> events(w.B), rows(w.B);
+    int K = s.inputs();
+#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
+    for (int b = 0; b < w.B; b++) {
+        Rows from = rows_of(w, s, before, b);
+        if (s.complement && from.first)
+            in.coded[b] = complement_code(from, w.T, K);
+        else
+            in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
+        events[b] = in.coded[b].fired;
+        rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
+    }
+    double all_steps = (double)w.B * w.T * K, n = 0, r = 0;
+    for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];
+    in.density = all_steps ? n / all_steps : 0;
+    in.dense = all_steps && r / all_steps > DENSE;
+    if (!in.dense) return in;
+#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
+    for (int b = 0; b < w.B; b++)
+        if (in.coded[b].bases) in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
+    return in;
+}
+
+inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path, double* density) {
+    Input in = read_batch(w, s, before);
+    density[0] = in.density;
+    path[0] = in.dense ? 2 : 1;
+    int K = s.inputs();
+    Tiles tiles(s.M, K);
+    int parts = std::clamp((w.B + 3) / 4, 1, 8);
+    Window to = w;
+    if (!last) to.out = nullptr;
+#pragma omp parallel num_threads(w.threads)
+    {
+        FlushDenormals mode;
+        Buffer<float> rows((size_t)K * tiles.per_tile * UNIT), x(in.dense ? (size_t)w.T * K : 1);
+        int packed = -1;
+#pragma omp for schedule(static)  // neighbours share a tile: each thread packs it once
+        for (int task = 0; task < tiles.count * parts; task++) {
+            Tile tile = tiles[task / parts];
+            if (packed != tile.first) pack_forward(s, tile, rows.data()), packed = tile.first;
+            int first = (int)((int64_t)w.B * (task % parts) / parts), end = (int)((int64_t)w.B * (task % parts + 1) / parts);
+            with_units(tile.units, [&](auto units) {
+                constexpr int U = std::min<int>(units, MAX_UNITS);
+                Sum<U> bias = bias_of<U>(s, tile);
+                for (int b = first; b < end; b++) {
+                    Sink<U> sink{s, to, b, tile};
+                    if (in.dense) {
+                        to_dense(in.coded[b], w.T, K, x.data());
+                        dense_product<U>(x.data(), K, w.T, K, rows.data(), bias.v, sink);
+                    } else if (in.coded[b].value) {
+                        linear_events<U, true>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
+                    } else {
+                        linear_events<U, false>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
+                    }
+                }
+            });
+        }
+    }
+}
+
+}  // namespace stbp

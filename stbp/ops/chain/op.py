@@ -1,0 +1,239 @@
+"""`chain`: a run of layers, [pooling] + synapse + neurons, as one operator: what lies between them stays bits."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from stbp.ops import native, paths
+from stbp.ops.surrogate import Surrogate
+
+CURRENT, LINEAR, CONV, LOOKUP = range(4)
+SURROGATES = get_args(Surrogate)
+# What the numbers mean that the kernels report, forward, weight and input.
+PATHS = ("", "events", "dense", "events by sample", "events by input", "lookup", "events by step")
+
+
+class Stage(NamedTuple):
+    """One stage of a chain in numbers, as `chain` takes it: see `Stage` in stage.h."""
+
+    kind: int
+    C: int
+    H: int
+    W: int
+    pool: int
+    M: int
+    k: int
+    pad: int
+    OH: int
+    OW: int
+    fires: int
+    complement: int
+    bias: int
+    surrogate: int
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        without_maps = self.kind == LINEAR or (self.kind == CURRENT and self.OH * self.OW == 1)
+        return (self.M,) if without_maps else (self.M, self.OH, self.OW)
+
+    @property
+    def row(self) -> int:
+        """Potentials of one step of one sample: every position's maps, rounded up to whole units of 16."""
+        return self.OH * self.OW * -(-self.M // 16) * 16
+
+
+class _Neuron(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("keep0", "keep1", "back0", "back1", "slope0", "slope1")),
+        ("threshold", ctypes.c_float),
+        ("width", ctypes.c_float),
+        ("surrogate", ctypes.c_int32),
+    )
+
+
+class _Stage(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in Stage._fields[:12]),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "grad_weight", "grad_bias", "bits", "u")),
+        ("neuron", _Neuron),
+    )
+
+
+class _Window(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int32) for name in ("T", "B", "threads", "skip")),
+        *((name, ctypes.c_void_p) for name in ("bits", "current", "out", "grad", "grad_current", "density", "path")),
+    )
+
+
+def _stages(layout: Sequence[int]) -> list[Stage]:
+    n = len(Stage._fields)
+    return [Stage(*layout[i : i + n]) for i in range(0, len(layout), n)]
+
+
+def _sizes(stages: list[Stage], T: int, B: int, save: bool) -> list[tuple[int, int]]:
+    """Bytes of the spikes and of the potentials that each stage leaves behind, whole cache lines each."""
+    sizes = []
+    for stage in stages:
+        row = T * B * stage.row
+        bits = 0 if stage is stages[-1] else -(-row // 8 // 64) * 64
+        sizes.append((bits, 4 * row if save and stage.fires and stage.kind != LOOKUP else 0))
+    return sizes
+
+
+def _saved_bytes(stages: list[Stage], T: int, B: int, save: bool) -> int:
+    return sum(map(sum, _sizes(stages, T, B, save)))
+
+
+class _Call:
+    """The arguments of a kernel; it keeps the tensors alive whose addresses they hold."""
+
+    def __init__(self, x: Tensor, stages: list[Stage], parameters: Sequence[Tensor], neurons: Sequence[float]):
+        self.T, self.B = x.shape[:2]
+        self.stages = stages
+        self.rows = (_Stage * len(stages))()
+        self.kept = [tensor.contiguous() for tensor in (x, *parameters)]
+        given = iter(self.kept[1:])
+        for i, (row, stage) in enumerate(zip(self.rows, stages, strict=True)):
+            for name in Stage._fields[:12]:
+                setattr(row, name, getattr(stage, name))
+            row.neuron = _Neuron(*neurons[8 * i : 8 * i + 8], stage.surrogate)
+            if stage.kind != CURRENT:
+                row.weight = next(given).data_ptr()
+            if stage.bias:
+                row.bias = next(given).data_ptr()
+        self.density = torch.full((len(stages), 3), float("nan"), dtype=torch.float64)
+        self.path = torch.zeros((len(stages), 3), dtype=torch.int32)
+        self.window = _Window(
+            T=self.T,
+            B=self.B,
+            threads=torch.get_num_threads(),
+            skip=paths.skip(),
+            density=self.density.data_ptr(),
+            path=self.path.data_ptr(),
+        )
+        setattr(self.window, "current" if stages[0].kind == CURRENT else "bits", self.kept[0].data_ptr())
+
+    def place(self, saved: Tensor, save: bool) -> None:
+        """Point every stage at its part of what is saved."""
+        at = saved.data_ptr()
+        for row, (bits, u) in zip(self.rows, _sizes(self.stages, self.T, self.B, save), strict=True):
+            row.bits = at if bits else None
+            row.u = at + bits if u else None
+            at += bits + u
+
+    def run(self, name: str) -> None:
+        library = native.kernels()
+        assert library is not None
+        getattr(library, name)(ctypes.byref(self.window), self.rows, len(self.rows))
+
+    def note(self, steps: dict[int, str]) -> None:
+        for i, stage in enumerate(self.stages):
+            for column, step in steps.items():
+                kernel = PATHS[int(self.path[i, column])]
+                if kernel:
+                    operator = ("lif", "linear", "conv2d", "conv2d")[stage.kind]
+                    paths.note(f"{i} {operator}", step, kernel, float(self.density[i, min(column, 1)]))
+
+
+@torch.library.custom_op("stbp::chain", mutates_args=())
+def _chain(
+    x: Tensor, parameters: Sequence[Tensor], layout: Sequence[int], neurons: Sequence[float], save: bool
+) -> tuple[Tensor, Tensor]:
+    """Output of the last stage, `[T, B, ...]`, and what `stbp::chain_backward` needs."""
+    stages = _stages(layout)
+    call = _Call(x, stages, parameters, neurons)
+    out = torch.empty((*x.shape[:2], *stages[-1].outputs))
+    saved = torch.empty(_saved_bytes(stages, call.T, call.B, save), dtype=torch.uint8)
+    if out.numel():
+        call.window.out = out.data_ptr()
+        call.place(saved, save)
+        call.run("stbp_chain_forward")
+        call.note({0: "forward"})
+    return out, saved if save else saved.new_empty(0)
+
+
+@_chain.register_fake
+def _(x, parameters, layout, neurons, save):
+    stages = _stages(layout)
+    saved = _saved_bytes(stages, x.shape[0], x.shape[1], True) if save else 0
+    out = torch.empty((*x.shape[:2], *stages[-1].outputs), device=x.device)
+    return out, torch.empty(saved, dtype=torch.uint8, device=x.device)
+
+
+@torch.library.custom_op("stbp::chain_backward", mutates_args=())
+def _chain_backward(
+    grad: Tensor,
+    x: Tensor,
+    saved: Tensor,
+    parameters: Sequence[Tensor],
+    layout: Sequence[int],
+    neurons: Sequence[float],
+    needs: Sequence[bool],
+) -> list[Tensor]:
+    """Gradients of x (where it is a current) and the parameters, each an empty tensor where `needs` says so."""
+    stages = _stages(layout)
+    call = _Call(x, stages, parameters, neurons)
+    grads = [torch.empty(t.shape if need else 0) for t, need in zip((x, *parameters), needs, strict=True)]
+    if not grad.numel():
+        return [g.zero_() for g in grads]
+    grad = grad.contiguous()
+    call.window.grad = grad.data_ptr()
+    call.place(saved, True)
+    if needs[0]:
+        call.window.grad_current = grads[0].data_ptr()
+    given = zip(grads[1:], needs[1:], strict=True)
+    for row, stage in zip(call.rows, stages, strict=True):
+        for part in ("weight",) * (stage.kind != CURRENT) + ("bias",) * stage.bias:
+            tensor, need = next(given)
+            setattr(row, f"grad_{part}", tensor.data_ptr() if need else None)
+    call.run("stbp_chain_backward")
+    call.note({1: "weight", 2: "input"})
+    return grads
+
+
+@_chain_backward.register_fake
+def _(grad, x, saved, parameters, layout, neurons, needs):
+    tensors = zip((x, *parameters), needs, strict=True)
+    return [torch.empty(t.shape if need else 0, device=grad.device) for t, need in tensors]
+
+
+def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    x, parameters, ctx.layout, ctx.neurons, _ = inputs
+    ctx.save_for_backward(x, output[1], *parameters)
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple:
+    x, saved, *parameters = ctx.saved_tensors
+    if grad is None:
+        return None, [None] * len(parameters), None, None, None
+    needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
+    grads = _chain_backward(grad, x, saved, parameters, ctx.layout, ctx.neurons, needs)
+    found = [g if need else None for g, need in zip(grads, needs, strict=True)]
+    return found[0], found[1:], None, None, None
+
+
+_chain.register_autograd(_backward, setup_context=_setup)
+
+
+def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neurons: Sequence[float]) -> Tensor:
+    """A run of stages over a window; its definition is the composition of their operators (reference.py).
+
+    Args:
+        x: packed spikes `[T, B, ceil(N/8)]`, or for a first stage of kind CURRENT its current `[T, B, ...]`.
+        stages: what to run, front to back.
+        parameters: weight and bias of every synapse, in order, where it has them.
+        neurons: of every stage: keep0 and keep1 of the forward gate, the four numbers of the backward gate, threshold,
+            width of the surrogate.
+
+    Returns:
+        spikes of the last stage, `[T, B, ...]`.
+    """
+    layout = [number for stage in stages for number in stage]
+    save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
+    return _chain(x, parameters, layout, neurons, save)[0]

@@ -1,0 +1,56 @@
+// The iterative LIF neuron on one vector of neurons: see reference.py for the definition, ops/README.md for the symbols.
+#pragma once
+
+#include "stbp/ops/native/vec.h"
+
+namespace stbp {
+
+enum Surrogate { RECTANGLE, POLYNOMIAL, SIGMOID, GAUSSIAN };
+
+// Field by field what `_neuron` in op.py packs.
+struct Neuron {
+    float keep0, keep1;                        // f(o) of the forward pass
+    float back0, back1, slope0, slope1;        // f and f' of the backward pass
+    float threshold, width;
+    int32_t surrogate;
+};
+
+// h(u - threshold)
+template <int S>
+inline vf curve(const Neuron& n, vf u) {
+    vf v = absolute(u - n.threshold);
+    if constexpr (S == RECTANGLE) return v < n.width / 2 ? all(1 / n.width) : vf{};
+    if constexpr (S == POLYNOMIAL) {
+        vf h = 1 / n.width - v / (n.width * n.width);
+        return h > 0.0f ? h : vf{};
+    }
+    if constexpr (S == SIGMOID) {
+        vf z = exp_negative(v * (-4 / n.width));
+        return 4 / n.width * z / ((1 + z) * (1 + z));
+    }
+    vf q = v / n.width;
+    return exp_negative(-3.14159265f * q * q) / n.width;
+}
+
+// One step forward: the potential after current x, from the potential before.
+inline vf step(const Neuron& n, vf u, vf x) {
+    vf keep = u >= n.threshold ? all(n.keep1) : all(n.keep0);
+    return u * keep + x;
+}
+
+// One step backward. `eps` is dL/du of step t + 1 and becomes that of step t; `grad` is what reaches the spikes of
+// step t from outside. Returns a = eps^t - f(0) eps^{t+1}, which is zero outside the curve's support unless o^t = 1.
+template <int S>
+inline vf step_back(const Neuron& n, vf u, vf grad, vf& eps) {
+    auto fired = u >= n.threshold;
+    vf keep = fired ? all(n.back1) : all(n.back0);
+    vf slope = fired ? all(n.slope1) : all(n.slope0);
+    vf delta = grad + eps * u * slope;
+    vf own = delta * curve<S>(n, u);
+    vf rest = keep - n.back0;
+    vf a = fma(rest, eps, own);
+    eps = fma(keep, eps, own);
+    return a;
+}
+
+}  // namespace stbp

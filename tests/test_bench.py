@@ -1,0 +1,245 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import stbp
+from stbp import bench
+from stbp.bench import equality, memory, picture, sweeping, table, timing
+from stbp.bench.subject import ENTRIES, OURS, Entry, Task, TorchSubject, ours, ours_dense, stages
+from stbp.bench.work import on_grid, synthetic_source, trained
+
+TASK = Task("20-12-4", T=6, batch=5)
+SOURCE = synthetic_source(TASK, density=0.3, samples=60)
+PEERS = Path(stbp.__file__).parent.parent / "benchmarks" / "peers.py"
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(timing, "TURN", 1e-4)
+    monkeypatch.setattr(memory, "measure", lambda folder, name: 8.0 if name == OURS else 32.0)
+
+
+@pytest.fixture(scope="module")
+def weights() -> list[torch.Tensor]:
+    torch.set_num_threads(1)
+    return trained(TASK, SOURCE, steps=3)
+
+
+def _run(out: Path, **options) -> dict:
+    options = {"networks": ["20-12-4"], "density": 0.3, "T": 6, "batch": 5, "rounds": 3, "threads": 1} | options
+    return bench.main(out=out, tell=lambda text: None, **options)
+
+
+def test_a_run_without_peers_gives_a_table_a_file_and_a_picture(tmp_path: Path):
+    result = _run(tmp_path / "bench")
+    assert json.loads((tmp_path / "bench" / "cpu.json").read_text()) == result
+    assert (tmp_path / "bench" / "cpu.png").stat().st_size > 10_000
+    found = result["networks"]["20-12-4"]
+    assert found["weights"] == "after 60 steps of our own training"
+    for name in (OURS, "stbp, dense products"):
+        row = found["subjects"][name]
+        assert row["equality"]["verdict"] == "equal"
+        assert row["step"]["rounds"] == row["inference"]["rounds"] == 3
+        assert 0 < row["step"]["lower"] <= row["step"]["median"] <= row["step"]["upper"]
+    assert found["ratios"]["step"] is None  # no peer was there
+    console = Console(record=True, width=200)
+    table.show(result, console)
+    text = " ".join(console.export_text().split())
+    assert "weights after 60 steps of our own training" in text
+    assert "no sample's backward pass skipped" in text
+    assert str(tmp_path) not in json.dumps(result)
+
+
+def test_a_kernel_that_is_not_equal_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def wrong(task: Task) -> TorchSubject:
+        subject = ours(task)
+        start = subject.start
+
+        def start_with_a_fault(weights, learning_rate):
+            start([1.01 * w for w in weights], learning_rate)
+
+        subject.start = start_with_a_fault
+        return subject
+
+    monkeypatch.setattr(bench, "ENTRIES", (Entry(OURS, "ours", wrong), ENTRIES[1]))
+    with pytest.raises(ValueError, match=r"stbp is not timed on 20-12-4: it does not equal its reference"):
+        _run(tmp_path)
+    assert not (tmp_path / "cpu.json").exists()
+
+
+def test_the_grid_shows_one_spike_that_differs(weights):
+    x, y = SOURCE.spikes(3, TASK)
+    subject = ours_dense(TASK)
+    subject.start(on_grid(weights), 0.0)
+    o, gradients = subject.look(x, y)
+    other = o.clone()
+    other[0, 0, 0] = 1 - other[0, 0, 0]
+    assert equality.difference(o, gradients, (o, gradients)).equal
+    assert not equality.difference(other, gradients, (o, gradients)).equal
+    assert not equality.difference(o, [1.001 * g for g in gradients], (o, gradients)).equal
+    zeros = [torch.zeros_like(g) for g in gradients]
+    assert equality.difference(o, gradients, (o, zeros)).gradient == pytest.approx(float("inf"))
+
+
+def test_what_is_timed_does_not_move_the_weights(weights):
+    subject = ours(TASK)
+    subject.start(weights, 0.0)
+    x, y = SOURCE.spikes(3, TASK)
+    subject.step(x, y)
+    assert all(torch.equal(p, w) for p, w in zip(subject.parameters, weights, strict=True))
+    subject.start(weights, 1e-3)
+    subject.step(x, y)
+    assert not all(torch.equal(p, w) for p, w in zip(subject.parameters, weights, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, "device must be cpu"),
+        ({"rounds": 0}, "rounds must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"density": 0.0}, r"density must lie in \(0, 1\]"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_an_error(options, message, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        _run(tmp_path, **options)
+
+
+def test_out_that_is_a_file_and_peers_without_a_checkout_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="out must name a folder"):
+        _run(tmp_path / "file")
+    monkeypatch.setattr(stbp, "__file__", str(tmp_path / "site-packages" / "stbp" / "__init__.py"))
+    with pytest.raises(ValueError, match="--peers needs a checkout"):
+        _run(tmp_path, peers=True)
+
+
+def test_a_peer_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def broken(task: Task) -> TorchSubject:
+        raise ModuleNotFoundError("No module named 'loguru'")
+
+    missing = Entry("some peer", "peer", ours, package="stbp_no_such_package")
+    monkeypatch.setattr(bench, "ENTRIES", (*ENTRIES, missing, Entry("half a peer", "peer", broken)))
+    result = _run(tmp_path)
+    subjects = result["networks"]["20-12-4"]["subjects"]
+    assert subjects["some peer"]["status"] == "not installed"
+    assert subjects["half a peer"]["status"] == "not installed: No module named 'loguru'"
+    console = Console(record=True, width=200)
+    table.show(result, console)
+    assert console.export_text().count("not installed") == 3  # in the table, and the version of one
+
+
+def _row(kind: str, step: float | None, compiled: bool = False) -> dict:
+    spread = None if step is None else {"median": step, "lower": step, "upper": step, "rounds": 3}
+    return {"kind": kind, "compiled": compiled, "status": "timed", "step": spread}
+
+
+def test_ratios_are_to_the_fastest_peer_uncompiled_and_of_all():
+    rows = {
+        OURS: _row("ours", 0.01),
+        "dense": _row("dense", 0.02),
+        "alone": _row("bound", 0.03),
+        "slow": _row("peer", 0.2),
+        "fast": _row("peer", 0.08),
+        "compiled": _row("peer", 0.05, compiled=True),
+    }
+    found = bench.ratios(rows, "step")
+    assert found is not None
+    assert found["uncompiled"] == {"peer": "fast", "value": 0.08, "ratio": pytest.approx(8)}
+    assert found["all"] == {"peer": "compiled", "value": 0.05, "ratio": pytest.approx(5)}
+    assert bench.ratios({OURS: rows[OURS]}, "step") is None
+    assert bench.ratios(rows, "epoch") is None
+
+
+def test_an_epoch_is_scaled_from_its_median_part_and_a_whole_one_is_summed():
+    assert timing.scaled([1.0, 2.0, 9.0], 10, 600) == timing.Epoch(120.0, 600, 30)
+    assert timing.scaled([1.0, 2.0, 9.0], 200, 600) == timing.Epoch(12.0, 600, 600)
+    assert timing.scaled([1.0, 2.0, 3.0], 3, 7).timed == 7  # the last part is shorter
+    subjects = {Entry("a", "ours", ours): (ours(TASK), 0.01), Entry("b", "dense", ours): (ours(TASK), 0.01)}
+    fresh = list(TASK.build().parameters())
+    found = timing.epochs(subjects, synthetic_source(TASK, 0.3, 1000), TASK.shape, fresh, TASK.batch)
+    assert (found["a"].steps, found["a"].timed) == (200, 200)
+    assert (found["b"].steps, found["b"].timed) == (200, 60)
+
+
+def test_every_subject_has_its_turn_in_every_round():
+    calls: list[str] = []
+    actions = {name: (lambda n=name: calls.append(n)) for name in "abc"}
+    found = timing.interleave(actions, dict.fromkeys("abc", 1.0), 3)
+    assert calls == ["a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert {s.rounds for s in found.values()} == {3}
+    limited = timing.interleave(actions, {"a": 1.0, "b": 1.0, "c": 40.0}, 5, ["c"])
+    assert [limited[n].rounds for n in "abc"] == [5, 5, 3]
+    assert timing.spread([1.0, 2.0, 3.0, 4.0, 5.0]) == timing.Spread(3.0, 2.0, 4.0, 5)
+
+
+def test_the_stages_are_the_network_in_torchs_modules():
+    task = Task("12x12-2C3-P2-5-3", T=2, batch=2)
+    net = task.build()
+    mine = [p.shape for p in net.parameters()]
+    assert [p.shape for stage in stages(task) for p in stage.parameters()] == mine
+    assert len(stages(task)) == 3
+    assert task.shape == (1, 12, 12)
+    assert Task("34x34x2-8-10").shape == (2312,)
+    assert Task("34x34x2-3C5-8-10").shape == (2, 34, 34)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.5, 0.8, 1.0])
+def test_synthetic_input_has_the_density_that_it_is_called_by(density: float):
+    task = dataclasses.replace(TASK, network="200-4-10", T=20, batch=100)
+    x, y = synthetic_source(task, density).spikes(0, task)
+    assert x.mean().item() == pytest.approx(density, abs=0.01)
+    rates = [x[:, y == k].mean((0, 1)) for k in (0, 1)]
+    assert density > 0.5 or not torch.allclose(rates[0], rates[1], atol=0.05)  # there is something to learn
+
+
+def test_the_sweep_varies_one_axis_and_says_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert {p.task for p in sweeping.points() if p.value == sweeping.MAIN[p.axis]} == {Task("784-800-10")}
+    assert {p.axis for p in sweeping.points()} == {"T", "batch", "N", "density"}
+    monkeypatch.setattr(sweeping, "free_mib", lambda: 10.0)
+    assert "MiB needed, 10 free" in sweeping._point(Task("784-800-10"), SOURCE, ENTRIES, 3)["did_not_fit"]
+    monkeypatch.setattr(sweeping, "free_mib", lambda: None)
+    steps = sweeping._point(TASK, SOURCE, ENTRIES, 3)["step"]
+    assert set(steps) == {e.name for e in ENTRIES}
+    about = {"processor": "a processor", "threads": 1}
+    points = [{"axis": axis, "value": v, "step": steps} for axis in sweeping.AXES for v in (1, 10)]
+    picture.draw_sweep(
+        {**about, "points": [*points, {**points[0], "step": {}, "did_not_fit": "x"}]}, tmp_path / "s.png"
+    )
+    assert (tmp_path / "s.png").exists()
+
+
+@pytest.mark.parametrize("name", ["authors' loop", "spikingjelly", "snntorch", "norse", "spyx"])
+@pytest.mark.filterwarnings("ignore")
+def test_a_peer_computes_what_the_reference_computes(name: str, weights):
+    if not PEERS.exists():
+        pytest.skip("no checkout")
+    entry = next(e for e in bench.entries(peers=True) if e.name == name)
+    if not entry.installed:
+        pytest.skip(f"{name} is not installed")
+    x, y = SOURCE.spikes(3, TASK)
+    found = equality.Reference(TASK, weights, x, y).compare(entry, entry.build(TASK))
+    assert found.grid is not None
+    if name == "norse":  # a triangle in place of the rectangle
+        assert found.timed.spikes == 0
+    elif name == "snntorch":  # its reset is not differentiated
+        assert found.grid.spikes == 0
+    else:
+        assert found.grid.equal
+
+
+def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path, weights, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not tell the highest resident size")
+    memory.store(tmp_path, TASK, weights, *SOURCE.spikes(3, TASK))
+    found = memory.measure(tmp_path, OURS)
+    assert found is not None
+    assert 0 <= found < 100
+    with pytest.raises(RuntimeError, match="memory of nobody failed"):
+        memory.measure(tmp_path, "nobody")
