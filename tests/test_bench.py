@@ -156,8 +156,8 @@ def test_ratios_are_to_the_fastest_peer_uncompiled_and_of_all():
     assert bench.ratios(rows, "epoch") is None
 
 
-def test_an_epoch_is_scaled_from_its_median_part_and_a_whole_one_is_summed():
-    assert timing.scaled([1.0, 2.0, 9.0], 10, 600) == timing.Epoch(120.0, 600, 30)
+def test_an_epoch_is_scaled_from_its_parts_and_a_whole_one_is_summed():
+    assert timing.scaled([1.0, 2.0, 9.0], 10, 600) == timing.Epoch(240.0, 600, 30)
     assert timing.scaled([1.0, 2.0, 9.0], 200, 600) == timing.Epoch(12.0, 600, 600)
     assert timing.scaled([1.0, 2.0, 3.0], 3, 7).timed == 7  # the last part is shorter
     subjects = {Entry("a", "ours", ours): (ours(TASK), 0.01), Entry("b", "dense", ours): (ours(TASK), 0.01)}

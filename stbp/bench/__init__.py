@@ -41,10 +41,10 @@ METHOD = {
     "once more",
     "epoch": "first epoch of MNIST from uint8 images in memory and fresh weights, each with its own encoder; batches "
     "are slices of that memory, optimiser included; not imports, compilation or the test pass. Ours is a whole epoch, "
-    f"in {timing.PARTS} parts between which the others run; theirs are so many steps as named, the median part scaled",
+    f"in {timing.PARTS} parts between which the others run; theirs are so many steps as named, their mean scaled",
     "memory": f"highest resident size over {memory.STEPS} steps in a process of its own, minus that before, when "
     "imports, a tiny network's step and the input batch are done with; not of what torch.compile made: the "
-    "compiler's own memory would be in it",
+    "compiler's own memory would be in it, as XLA's is in spyx's",
     "first step": "compilation included; torch keeps what it compiled in a cache on disk, so a second run shows less",
     "equality": "with weights on a grid of 2^-8 and decay 0.5, where sums are exact: all output spikes equal, relative "
     "error of every gradient at most 1e-4; of what torch.compile made, with the timed weights instead",

@@ -42,7 +42,8 @@ def figure(result: dict[str, Any]) -> Figure:
         for axes, key in zip(line, columns, strict=True):
             _panel(axes, found, names, key)
         line[0].annotate(network, (0, 1), (0, 22), xycoords="axes fraction", textcoords="offset points", weight="bold")
-    picture.supxlabel("times what stbp needs", fontsize=9)
+    for axes in grid[-1]:
+        axes.set_xlabel("times what stbp needs" if axes.patches else "")
     task = rows[0]["task"]
     picture.suptitle(
         "Training spiking networks on a CPU: how many times the time and memory of stbp (the line) others need\n"
@@ -116,7 +117,7 @@ LABELS = {"T": "time steps T", "batch": "batch", "N": "hidden neurons", "density
 
 def sweep_figure(result: dict[str, Any]) -> Figure:
     picture = Figure(figsize=(13, 3.9))
-    for axes, (axis, label) in zip(picture.subplots(1, 4), LABELS.items(), strict=True):
+    for axes, (axis, label) in zip(picture.subplots(1, 4, sharey=True), LABELS.items(), strict=True):
         points = [p for p in result["points"] if p["axis"] == axis]
         for name, colour in zip(dict.fromkeys(n for p in points for n in p["step"]), (RED, SKY, BLUE), strict=False):
             there = [(p["value"], p["step"][name]) for p in points if name in p["step"]]
@@ -137,6 +138,8 @@ def sweep_figure(result: dict[str, Any]) -> Figure:
             major_formatter="{x:.0%}" if axis == "density" else "{x:g}",
         )
     first = picture.axes[0]
+    marks = FixedLocator([digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5)])
+    first.yaxis.set(major_locator=marks, minor_locator=NullLocator(), major_formatter="{x:g}")
     first.set_ylabel("training step (ms)")
     picture.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     picture.suptitle(

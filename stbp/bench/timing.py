@@ -13,9 +13,10 @@ from stbp.bench.work import RATE, Source
 
 TURN = 0.03  # seconds that a turn lasts at least, over as many steps as that takes
 SHORT = 0.15  # a step shorter than this is preceded by one that is not timed: others had the caches
-BUDGET = 90.0  # seconds for the rounds of a compiled peer; slower ones get fewer, at least 3
+BUDGET = 45.0  # seconds for the rounds of a compiled peer; slower ones get fewer, at least 3
 PARTS = 6  # of an epoch
-WHOLE = 0.15  # seconds of a step of ours up to which its epoch is run to the end
+SHARES = ((0.2, 10), (2.0, 4), (math.inf, 1))  # seconds of a step below which so many make a part
+WHOLE = 0.5  # seconds of a step of ours up to which its epoch is run to the end
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def interleave(
 
 @dataclass(frozen=True)
 class Epoch:
-    """Seconds of a first epoch; `timed` steps of its `steps` were run, and their median part scaled to all of them."""
+    """Seconds of a first epoch; `timed` steps of its `steps` were run, and their mean scaled to all of them."""
 
     seconds: float
     steps: int
@@ -101,7 +102,7 @@ def scaled(parts: Sequence[float], steps_each: int, steps: int) -> Epoch:
     timed = steps_each * len(parts)
     if timed >= steps:
         return Epoch(sum(parts), steps, steps)
-    return Epoch(statistics.median(parts) / steps_each * steps, steps, timed)
+    return Epoch(statistics.mean(parts) / steps_each * steps, steps, timed)
 
 
 def epochs(
@@ -122,7 +123,7 @@ def epochs(
     for entry, (subject, expected) in subjects.items():
         subject.start(weights, RATE)
         whole = entry.kind == "ours" and expected < WHOLE
-        each[entry] = math.ceil(steps / PARTS) if whole else 10 if expected < 0.2 else 4
+        each[entry] = math.ceil(steps / PARTS) if whole else next(n for longest, n in SHARES if expected < longest)
         _part(subject, source, shape, batch, range(1))  # encoders may compile
         subject.start(weights, RATE)
     parts: dict[Entry, list[float]] = {entry: [] for entry in subjects}

@@ -74,15 +74,13 @@ class Spikes:
     @classmethod
     def packed(cls, o: Tensor) -> Spikes | None:
         """As `pack`, by the compiled kernel; None where a value is neither 0 nor 1. For float32 on the CPU."""
-        library = native.kernels()
-        assert library is not None
         o = o.detach().contiguous()
         n = math.prod(o.shape[2:])
         bits = torch.empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)
-        places = (ctypes.c_void_p(t.data_ptr()) for t in (o, bits))
-        start, to = places
-        rows, row = ctypes.c_int64(o.shape[0] * o.shape[1]), ctypes.c_int64(n)
-        return cls(bits, tuple(o.shape)) if library.stbp_pack(start, rows, row, to, torch.get_num_threads()) else None
+        size = ctypes.c_int64(o.shape[0] * o.shape[1]), ctypes.c_int64(n)
+        places = [ctypes.c_void_p(t.data_ptr()) for t in (o, bits)]
+        binary = native.call("stbp_pack", places[0], *size, places[1], torch.get_num_threads())
+        return cls(bits, tuple(o.shape)) if binary else None
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The spikes as a tensor of 0 and 1, `[T, B, ...]`."""

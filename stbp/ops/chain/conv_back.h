@@ -120,6 +120,23 @@ inline Taps taps_of_lookup(const Window& w, const Stage& s, int b) {
     return taps;
 }
 
+// The sum of rows; two sums take turns.
+template <int U, bool VALUED>
+inline Sum<U> add_in_pairs(const float* rows, const uint32_t* id, const float* value, uint32_t first, uint32_t end) {
+    Sum<U> sum = {}, odd = {};
+    for (; first + 2 <= end; first += 2) {
+        const float *a = rows + (size_t)id[first] * (U * UNIT), *b = rows + (size_t)id[first + 1] * (U * UNIT);
+        for (int v = 0; v < U * PER_UNIT; v++) {
+            vf x = load(a + v * LANES), y = load(b + v * LANES);
+            sum.v[v] = VALUED ? fma(all(value[first]), x, sum.v[v]) : sum.v[v] + x;
+            odd.v[v] = VALUED ? fma(all(value[first + 1]), y, odd.v[v]) : odd.v[v] + y;
+        }
+    }
+    sum = add_rows<U, VALUED>(sum, rows, id, value, first, end);
+    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] += odd.v[v];
+    return sum;
+}
+
 // D[dy][dx][map] += sum over the steps in which the input below the kernel fires of g, [T][U * 16], at output (y, x).
 template <int U, bool VALUED>
 inline void add_taps(const Stage& s, const Taps& taps, int y, int x, const float* g, const vf* total, float* D) {
@@ -132,14 +149,10 @@ inline void add_taps(const Stage& s, const Taps& taps, int y, int x, const float
             float* d = D + (size_t)(dy * s.k + dx) * s.C * (U * UNIT);
             for (int c = 0; c < s.C; c++, d += U * UNIT) {
                 if (input[c].first == input[c].end && !input[c].missing) continue;
-                Sum<U> sum;
-                if (input[c].missing) {
-                    sum = add_rows<U, VALUED>({}, g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
-                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(d + v * LANES) + (total[v] - sum.v[v]);
-                } else {
-                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(d + v * LANES);
-                    sum = add_rows<U, VALUED>(sum, g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
-                }
+                Sum<U> sum = add_in_pairs<U, VALUED>(g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
+                if (input[c].missing)
+                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = total[v] - sum.v[v];
+                for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] += load(d + v * LANES);
                 for (int v = 0; v < U * PER_UNIT; v++) store(d + v * LANES, sum.v[v]);
             }
         }

@@ -16,6 +16,8 @@ struct Events {
     size_t count = 0;
 };
 
+constexpr int MAX_AREA = 64;    // positions that are pooled into one
+
 // One sample's window as T rows of bits.
 struct Rows {
     const uint8_t* first;
@@ -58,12 +60,11 @@ inline void to_stage_order(const Window& w, int b, const Stage& s, uint8_t* out)
 }
 
 // Appends the events of 16 maps at one position: `masks` are the bits of the n positions that are pooled there.
-inline void append(Events& e, uint32_t base, const uint16_t* masks, int n) {
+__attribute__((always_inline)) inline uint32_t append(uint32_t base, const uint16_t* masks, int n, float share,
+                                                      uint32_t* id, float* value) {
     uint32_t any = 0;
     for (int j = 0; j < n; j++) any |= masks[j];
-    if (!any) return;
-    uint32_t* id = e.id.data() + e.count;
-    float* value = e.value ? e.value.data() + e.count : nullptr;
+    if (!any) return 0;
 #if defined(__AVX512F__)
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __mmask16 m = (__mmask16)any;
@@ -71,17 +72,18 @@ inline void append(Events& e, uint32_t base, const uint16_t* masks, int n) {
     if (value) {
         __m512 sum = _mm512_setzero_ps();
         for (int j = 0; j < n; j++) sum = _mm512_mask_add_ps(sum, masks[j], sum, _mm512_set1_ps(1.0f));
-        _mm512_storeu_ps(value, _mm512_maskz_compress_ps(m, _mm512_div_ps(sum, _mm512_set1_ps((float)n))));
+        _mm512_storeu_ps(value, _mm512_maskz_compress_ps(m, _mm512_mul_ps(sum, _mm512_set1_ps(share))));
     }
-    e.count += __builtin_popcount(any);
+    return __builtin_popcount(any);
 #else
-    for (uint32_t m = any; m; m &= m - 1) {
+    uint32_t count = 0;
+    for (uint32_t m = any; m; m &= m - 1, count++) {
         int i = __builtin_ctz(m), sum = 0;
         for (int j = 0; j < n; j++) sum += masks[j] >> i & 1;
-        *id++ = base + i;
-        if (value) *value++ = (float)sum / (float)n;
-        e.count++;
+        id[count] = base + i;
+        if (value) value[count] = (float)sum * share;
     }
+    return count;
 #endif
 }
 
@@ -95,22 +97,27 @@ inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, c
     e.id = Buffer<uint32_t>(room);
     if (area > 1) e.value = Buffer<float>(room);
     e.start = Buffer<uint32_t>(positions ? (size_t)w.T * PH * PW + 1 : w.T + 1);
-    std::vector<uint16_t> masks(area);
-    uint32_t* start = e.start.data();
+    uint32_t *start = e.start.data(), *id = e.id.data(), n = 0;
+    float *value = e.value.data(), share = 1.0f / area;
+    uint16_t masks[MAX_AREA];
     for (int t = 0; t < w.T; t++) {
-        if (!positions) *start++ = (uint32_t)e.count;
+        if (!positions) *start++ = n;
         for (int y = 0; y < PH; y++)
             for (int x = 0; x < PW; x++) {
-                if (positions) *start++ = (uint32_t)e.count;
+                if (positions) *start++ = n;
                 const uint8_t* corner = bits + (t * P + (size_t)y * s.pool * s.W + (size_t)x * s.pool) * Cb;
                 for (size_t unit = 0; unit < Cb / 2; unit++) {
-                    for (int j = 0; j < area; j++)
-                        std::memcpy(&masks[j], corner + ((j / s.pool) * s.W + j % s.pool) * Cb + 2 * unit, 2);
-                    append(e, base[y * PW + x] + (uint32_t)(unit * UNIT), masks.data(), area);
+                    int j = 0;
+                    for (int dy = 0; dy < s.pool; dy++)
+                        for (int dx = 0; dx < s.pool; dx++, j++)
+                            std::memcpy(&masks[j], corner + (dy * s.W + dx) * Cb + 2 * unit, 2);
+                    n += append(base[y * PW + x] + (uint32_t)(unit * UNIT), masks, area, share, id + n,
+                                value ? value + n : nullptr);
                 }
             }
     }
-    *start = (uint32_t)e.count;
+    *start = n;
+    e.count = n;
     return e;
 }
 

@@ -58,18 +58,19 @@ struct Pixels {
 // Potentials, [T][16], of the output at (y, x); a fixed number of rows of the kernel lets the sum stay in registers.
 template <int ROWS>
 inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const float* table, int y, int x, float* u) {
-    const uint64_t* word[16];
     int rows = ROWS ? ROWS : s.C * s.k, patterns = 1 << s.k;
-    for (int r = 0; r < rows; r++)
-        word[r] = pixels.word.data() + ((size_t)(r / s.k) * pixels.height + y + r % s.k) * T;
+    std::vector<uint32_t> entry((size_t)rows * T);    // first a loop that is all vectors
+    for (int r = 0; r < rows; r++) {
+        const uint64_t* word = pixels.word.data() + ((size_t)(r / s.k) * pixels.height + y + r % s.k) * T;
+        for (int t = 0; t < T; t++)
+            entry[(size_t)r * T + t] = ((uint32_t)(word[t] >> x) & (patterns - 1)) * UNIT + r * patterns * UNIT;
+    }
     Sum<1> bias = bias_of<1>(s, {0, 1});
     vf now[PER_UNIT] = {};
     for (int t = 0; t < T; t++) {
         Sum<1> sum = bias;
-        for (int r = 0; r < rows; r++) {
-            const float* entry = table + ((size_t)r * patterns + (word[r][t] >> x & (patterns - 1))) * UNIT;
-            for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(entry + v * LANES);
-        }
+        for (int r = 0; r < rows; r++)
+            for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(table + entry[(size_t)r * T + t] + v * LANES);
         for (int v = 0; v < PER_UNIT; v++) {
             now[v] = step(s.neuron, now[v], sum.v[v]);
             store(u + t * UNIT + v * LANES, now[v]);

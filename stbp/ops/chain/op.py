@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stbp.ops import native, paths
+from stbp.ops.lif.op import Neuron
 from stbp.ops.surrogate import Surrogate
 
 CURRENT, LINEAR, CONV, LOOKUP = range(4)
@@ -45,20 +46,11 @@ class Stage(NamedTuple):
         return self.OH * self.OW * -(-self.M // 16) * 16
 
 
-class _Neuron(ctypes.Structure):
-    _fields_ = (
-        *((name, ctypes.c_float) for name in ("keep0", "keep1", "back0", "back1", "slope0", "slope1")),
-        ("threshold", ctypes.c_float),
-        ("width", ctypes.c_float),
-        ("surrogate", ctypes.c_int32),
-    )
-
-
 class _Stage(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in Stage._fields[:12]),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "grad_weight", "grad_bias", "bits", "u")),
-        ("neuron", _Neuron),
+        ("neuron", Neuron),
     )
 
 
@@ -100,7 +92,7 @@ class _Call:
         for i, (row, stage) in enumerate(zip(self.rows, stages, strict=True)):
             for name in Stage._fields[:12]:
                 setattr(row, name, getattr(stage, name))
-            row.neuron = _Neuron(*neurons[8 * i : 8 * i + 8], stage.surrogate)
+            row.neuron = Neuron(*neurons[8 * i : 8 * i + 8], stage.surrogate)
             if stage.kind != CURRENT:
                 row.weight = next(given).data_ptr()
             if stage.bias:
@@ -126,9 +118,7 @@ class _Call:
             at += bits + u
 
     def run(self, name: str) -> None:
-        library = native.kernels()
-        assert library is not None
-        getattr(library, name)(ctypes.byref(self.window), self.rows, len(self.rows))
+        native.call(name, ctypes.byref(self.window), self.rows, len(self.rows))
 
     def note(self, steps: dict[int, str]) -> None:
         for i, stage in enumerate(self.stages):

@@ -19,11 +19,10 @@ def _bernoulli(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> 
 
 
 def _compiled(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
-    library = native.kernels()
-    assert library is not None
     (B, N), image, sample = image.shape, image.contiguous(), sample.contiguous()
     bits = torch.empty((T, B, (N + 7) // 8), dtype=torch.uint8)
-    library.stbp_bernoulli(
+    native.call(
+        "stbp_bernoulli",
         ctypes.c_void_p(image.data_ptr()),
         image.element_size(),
         ctypes.c_int64(B),

@@ -1,5 +1,6 @@
 """`lif`: argument checks, registration with torch's dispatcher, autograd."""
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args, overload
 
@@ -7,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stbp.ops import native, paths
 from stbp.ops import surrogate as surrogates
 from stbp.ops.lif import reference
 from stbp.ops.lif.reference import Gate, GateName, gates
@@ -25,6 +27,24 @@ def zero_state(x: Float[Tensor, "T B *N"]) -> State:
     return State(x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:]))
 
 
+class Neuron(ctypes.Structure):
+    """A neuron's constants as the compiled kernels take them: `Neuron` in neuron.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("keep0", "keep1", "back0", "back1", "slope0", "slope1")),
+        ("threshold", ctypes.c_float),
+        ("width", ctypes.c_float),
+        ("surrogate", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(
+        cls, forward: Sequence[float], backward: Sequence[float], threshold: float, surrogate: str, width: float
+    ) -> "Neuron":
+        """From the gates of the forward and the backward pass and the other arguments of `stbp::lif`."""
+        return cls(*forward[:2], *backward, threshold, width, get_args(Surrogate).index(surrogate))
+
+
 @torch.library.custom_op("stbp::lif", mutates_args=())
 def _lif(
     x: Tensor,
@@ -37,9 +57,24 @@ def _lif(
     width: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: its content is the kernel's."""
+    """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: the potentials of all steps."""
+    if paths.compiled(x, u, o):
+        return _compiled(x, u, o, Neuron.of(forward_gate, backward_gate, threshold, surrogate, width), save)
     us, os = reference.lif(x, u, o, Gate(*forward_gate), threshold)
     return os, us[-1].clone(), us if save else x.new_empty(0)
+
+
+def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: "Neuron", save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    x, u, o = x.contiguous(), u.contiguous(), o.contiguous()
+    os, u_last, us = torch.empty_like(x), torch.empty_like(u), torch.empty_like(x) if save else x.new_empty(0)
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (os, us, u_last)]
+    if not save:
+        places[1] = ctypes.c_void_p()
+    given = [ctypes.c_void_p(t.data_ptr()) for t in (x, u, o)]
+    size = (ctypes.byref(neuron), len(x), ctypes.c_int64(u.numel()))
+    native.call("stbp_lif_forward", *given, *size, *places, torch.get_num_threads())
+    paths.note("lif", "forward", "window")
+    return os, u_last, us
 
 
 @_lif.register_fake
@@ -59,7 +94,22 @@ def _lif_backward(
     surrogate: str,
     width: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if paths.compiled(grad_o, saved):
+        neuron = Neuron.of(gate[:2], gate, threshold, surrogate, width)
+        return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
     return reference.lif_backward(grad_o, grad_u, saved, u, o, Gate(*gate), threshold, surrogate, width)
+
+
+def _compiled_backward(
+    grad_o: Tensor, grad_u: Tensor, us: Tensor, u: Tensor, o: Tensor, neuron: "Neuron"
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = [t.contiguous() for t in (grad_o, grad_u, us, u, o)]
+    grads = torch.empty_like(given[2]), torch.empty_like(given[3]), torch.empty_like(given[4])
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (*given, *grads)]
+    size = (ctypes.byref(neuron), len(us), ctypes.c_int64(u.numel()))
+    native.call("stbp_lif_backward", *places[:5], *size, *places[5:], torch.get_num_threads())
+    paths.note("lif", "input", "window")
+    return grads
 
 
 @_lif_backward.register_fake

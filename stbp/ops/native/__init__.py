@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ISAS = ("avx512", "avx2", "baseline")  # best first
 _FOLDER = Path(__file__).parent
@@ -37,6 +37,18 @@ def kernels() -> ctypes.CDLL | None:
         ValueError: `STBP_KERNELS` is none of these, or an instruction set that was not built or the processor lacks.
     """
     return _load().library
+
+
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function of the loaded library.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    library = kernels()
+    if library is None:
+        raise RuntimeError(why_not())
+    return getattr(library, name)(*arguments)
 
 
 def isa() -> str | None:
