@@ -15,7 +15,7 @@ from stbp.ops.lif.reference import Gate, gates
 from stbp.ops.spikes import Spikes
 
 LOOKUP_BYTES = 48 << 10  # of tables: what stays in the first cache beside the rows of the input
-MAX_KERNEL = 7
+MAX_KERNEL, MAX_POOL = 7, 11
 LOOKUP_ROWS = 16
 LOOKUP_WIDTH = 56  # pixels of a row that fit into one word, padding included
 
@@ -74,7 +74,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, complement: boo
         elif isinstance(module, nn.Flatten):
             flat = True
         elif isinstance(module, nn.AvgPool2d):
-            if flat or pool > 1 or len(size) != 3 or module.kernel_size > min(size[1:]):
+            if flat or pool > 1 or len(size) != 3 or module.kernel_size > min(MAX_POOL, *size[1:]):
                 break
             pool = module.kernel_size
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
@@ -120,4 +120,4 @@ def _synapse(
     tables = C * k * 2**k * -(-M // 16) * 64
     fits = C * k <= LOOKUP_ROWS and tables <= LOOKUP_BYTES and size[2] + 2 * module.padding <= LOOKUP_WIDTH
     kind = LOOKUP if first and pool == 1 and M <= 16 and fits else CONV
-    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, 0, bias, 0)
+    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, int(complement), bias, 0)

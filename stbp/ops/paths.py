@@ -39,6 +39,11 @@ def watch() -> Iterator[list[Path]]:
         _seen.reset(token)
 
 
+def watched() -> bool:
+    """Whether anybody watches."""
+    return _seen.get() is not None
+
+
 def note(operator: str, step: str, kernel: str, density: float = float("nan")) -> None:
     """Tell the watcher, if there is one."""
     seen = _seen.get()

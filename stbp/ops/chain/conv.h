@@ -2,11 +2,9 @@
 #pragma once
 
 #include "stbp/ops/chain/linear.h"
+#include "stbp/ops/chain/window.h"
 
 namespace stbp {
-
-// A tile is one unit of maps: its weights, 24 KB for a kernel of 5x5 on 15 maps, stay in the nearest cache.
-constexpr int CONV_UNITS = 1;
 
 // Potentials of one sample of a stage with maps are [position][T][Mp]; its bits [T][position][Mp / 8].
 struct Maps {
@@ -18,7 +16,7 @@ struct Maps {
 
 inline Maps maps_of(const Window& w, const Stage& s, int b, bool last, float* own) {
     size_t row = (size_t)b * w.T;
-    return {s.u ? s.u + row * s.width() : own, s.bits ? s.bits + row * s.bytes() : nullptr,
+    return {s.u && !s.inside ? s.u + row * s.width() : own, s.bits ? s.bits + row * s.bytes() : nullptr,
             last ? w.out + (size_t)b * s.M * s.P() : nullptr, (size_t)w.B * s.M * s.P()};
 }
 
@@ -43,6 +41,9 @@ inline void fire_at(const Window& w, const Stage& s, const Maps& m, int p, int t
 
 // W as rows [dy][dx][input map][tile], tile after tile; zero beyond the last output.
 inline size_t conv_rows(const Stage& s) { return (size_t)s.k * s.k * s.C; }
+
+// Number of the row that map 0 at an input position has for the output at (0, 0).
+inline uint32_t conv_row(const Stage& s, int y, int x) { return (uint32_t)(((y + s.pad) * s.k + x + s.pad) * s.C); }
 
 inline void pack_conv(const Stage& s, Tile tile, float* rows) {
     int area = s.k * s.k, width = tile.width(), valid = std::min(width, s.M - tile.first);
@@ -87,41 +88,58 @@ struct Strips {
     }
 };
 
-// One unit of sums of a stretch of events; four sums take turns, so that one addition need not wait for another.
-template <bool VALUED>
-inline Sum<1> add_stretch(Sum<1> first, const float* rows, const uint32_t* id, const float* value, uint32_t n) {
-    Sum<1> turn[4] = {first};
-    uint32_t i = 0;
-    for (; i + 4 <= n; i += 4)
-        for (int j = 0; j < 4; j++)
-            for (int v = 0; v < PER_UNIT; v++) {
-                vf row = load(rows + (size_t)id[i + j] * UNIT + v * LANES);
-                turn[j].v[v] = VALUED ? fma(all(value[i + j]), row, turn[j].v[v]) : turn[j].v[v] + row;
-            }
-    turn[0] = add_rows<1, VALUED>(turn[0], rows, id, value, i, n);
-    for (int v = 0; v < PER_UNIT; v++) turn[0].v[v] = (turn[0].v[v] + turn[1].v[v]) + (turn[2].v[v] + turn[3].v[v]);
-    return turn[0];
-}
-
-// One step of a tile of maps.
-template <int U, bool VALUED>
-inline void conv_step(const Window& w, const Stage& s, const Strips& strips, const Maps& m, int t, Tile tile,
-                      const float* rows, const Sum<U>& bias) {
+// One step of a tile of maps: `sink(position, currents)` for every output; `start` is where each one's sum begins.
+template <int U, bool VALUED, class F>
+inline void conv_step(const Stage& s, const Strips& strips, const float* rows, const float* start, F&& sink) {
     for (int y = 0; y < s.OH; y++)
         for (int x = 0; x < s.OW; x++) {
             const uint32_t* row = strips.row.data() + (size_t)x * strips.rows;
-            uint32_t first = row[y], n = row[y + s.k] - first;
+            int p = y * s.OW + x;
             const float* shifted = rows - (ptrdiff_t)(y * s.k + x) * s.C * (U * UNIT);
-            Sum<U> sum = add_stretch<VALUED>(bias, shifted, &strips.id[first], &strips.value[first], n);
-            fire_at<U>(w, s, m, y * s.OW + x, t, tile, sum.v);
+            Sum<U> sum;
+            for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(start + p * s.Mp() + v * LANES);
+            sum = add_rows<U, VALUED>(sum, shifted, strips.id.data(), strips.value.data(), row[y], row[y + s.k]);
+            sink(p, sum);
         }
+}
+
+// What every output of a sample has in every step: bias, and the usual values of the inputs. [position][Mp]
+inline void conv_start(const Stage& s, const Events& e, const float* packed, float* start) {
+    for (int p = 0; p < s.P(); p++)
+        for (size_t n = 0; n < s.Mp(); n++) start[p * s.Mp() + n] = s.bias && n < (size_t)s.M ? s.bias[n] : 0;
+    if (!e.usual) return;
+    Events usual;
+    size_t positions = (size_t)s.PH() * s.PW(), inputs = positions * s.C;
+    usual.id = Buffer<uint32_t>(inputs);
+    usual.value = Buffer<float>(inputs);
+    usual.start = Buffer<uint32_t>(positions + 1);
+    for (size_t p = 0, n = 0; p < positions; p++) {
+        usual.start[p] = (uint32_t)n;
+        for (int c = 0; c < s.C; c++) {
+            usual.id[n] = conv_row(s, (int)p / s.PW(), (int)p % s.PW()) + c;
+            usual.value[n] = e.usual[p * s.C + c];
+            n += usual.value[n] != 0;
+        }
+        usual.start[p + 1] = (uint32_t)n;
+    }
+    Strips strips(s, usual.start[positions]);
+    strips.fill(s, usual, 0);
+    Tiles tiles(s.M, conv_rows(s));
+    for (int i = 0; i < tiles.count; i++)
+        with_units(tiles[i].units, [&](auto units) {
+            constexpr int U = std::min<int>(units, MAX_UNITS);
+            float* at = start + tiles[i].first;
+            conv_step<U, true>(s, strips, packed + conv_rows(s) * tiles[i].first, at, [&](int p, const Sum<U>& sum) {
+                for (int v = 0; v < U * PER_UNIT; v++) store(at + p * s.Mp() + v * LANES, sum.v[v]);
+            });
+        });
 }
 
 // Events of a convolution's input: id is the row of W for the output at (0, 0).
 inline Events read_conv(const Window& w, const Stage& s, const Stage* before, int b) {
     std::vector<uint32_t> base(s.PH() * s.PW());
-    for (int y = 0; y < s.PH(); y++)
-        for (int x = 0; x < s.PW(); x++) base[y * s.PW() + x] = (uint32_t)(((y + s.pad) * s.k + x + s.pad) * s.C);
+    for (int y = 0, p = 0; y < s.PH(); y++)
+        for (int x = 0; x < s.PW(); x++, p++) base[p] = conv_row(s, y, x);
     if (before) return read_stage(w, s, before->bits + (size_t)b * w.T * before->bytes(), base.data(), true);
     Buffer<uint8_t> own((size_t)w.T * s.H * s.W * round_up(s.C, UNIT) / 8);
     to_stage_order(w, b, s, own.data());
@@ -129,16 +147,15 @@ inline Events read_conv(const Window& w, const Stage& s, const Stage* before, in
 }
 
 inline void conv_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path, double* density) {
-    Tiles tiles(s.M, conv_rows(s), CONV_UNITS);
-    size_t tile_size = conv_rows(s) * tiles.per_tile * UNIT;
-    Buffer<float> packed(tile_size * tiles.count);
+    Tiles tiles(s.M, conv_rows(s));
+    Buffer<float> packed(conv_rows(s) * s.Mp());
     std::vector<size_t> events(w.B);
 #pragma omp parallel num_threads(w.threads)
     {
         FlushDenormals mode;
-        Buffer<float> own(s.u ? 1 : w.T * s.width());
+        Buffer<float> own(s.u && !s.inside ? 1 : w.T * s.width()), start(s.width());
 #pragma omp for schedule(static)
-        for (int i = 0; i < tiles.count; i++) pack_conv(s, tiles[i], packed.data() + i * tile_size);
+        for (int i = 0; i < tiles.count; i++) pack_conv(s, tiles[i], packed.data() + conv_rows(s) * tiles[i].first);
 #pragma omp for schedule(dynamic)
         for (int b = 0; b < w.B; b++) {
             Events e = read_conv(w, s, before, b);
@@ -148,19 +165,22 @@ inline void conv_forward(const Window& w, const Stage& s, const Stage* before, b
                 most = std::max<size_t>(most, e.start[(t + 1) * positions] - e.start[t * positions]);
             Strips strips(s, most);
             Maps maps = maps_of(w, s, b, last, own.data());
+            conv_start(s, e, packed.data(), start.data());
             for (int t = 0; t < w.T; t++) {
                 strips.fill(s, e, t);
                 for (int i = 0; i < tiles.count; i++)
                     with_units(tiles[i].units, [&](auto units) {
-                        constexpr int U = std::min<int>(units, CONV_UNITS);
-                        const float* rows = packed.data() + i * tile_size;
-                        Sum<U> bias = bias_of<U>(s, tiles[i]);
+                        constexpr int U = std::min<int>(units, MAX_UNITS);
+                        const float* rows = packed.data() + conv_rows(s) * tiles[i].first;
+                        const float* from = start.data() + tiles[i].first;
+                        auto sink = [&](int p, const Sum<U>& sum) { fire_at<U>(w, s, maps, p, t, tiles[i], sum.v); };
                         if (e.value)
-                            conv_step<U, true>(w, s, strips, maps, t, tiles[i], rows, bias);
+                            conv_step<U, true>(s, strips, rows, from, sink);
                         else
-                            conv_step<U, false>(w, s, strips, maps, t, tiles[i], rows, bias);
+                            conv_step<U, false>(s, strips, rows, from, sink);
                     });
             }
+            if (s.inside) keep_inside(w, s, b, own.data());
         }
     }
     double n = 0, all = (double)w.B * w.T * s.inputs();

@@ -85,10 +85,12 @@ inline Taps taps_of_conv(const Window& w, const Stage& s, const Events& e) {
     size_t K = (size_t)positions * s.C;
     Taps taps;
     std::vector<uint32_t> at(K + 1, 0);
+    std::vector<uint32_t> rows(positions);
+    for (int p = 0; p < positions; p++) rows[p] = conv_row(s, p / s.PW(), p % s.PW());
     auto each = [&](auto f) {
         for (int t = 0; t < w.T; t++)
             for (int p = 0; p < positions; p++) {
-                uint32_t base = (uint32_t)((((p / s.PW()) + s.pad) * s.k + p % s.PW() + s.pad) * s.C);
+                uint32_t base = rows[p];
                 const uint32_t* start = e.start.data() + (size_t)t * positions + p;
                 for (uint32_t i = start[0]; i < start[1]; i++) f(t, i, (size_t)p * s.C + e.id[i] - base);
             }
@@ -97,7 +99,7 @@ inline Taps taps_of_conv(const Window& w, const Stage& s, const Events& e) {
     taps.input.resize(K);
     for (size_t k = 0; k < K; k++) {
         at[k + 1] += at[k];
-        taps.input[k] = {(uint32_t)k, at[k], at[k + 1], false};
+        taps.input[k] = {(uint32_t)k, at[k], at[k + 1], e.usual ? e.usual[k] : 0};
     }
     taps.row = Buffer<uint32_t>(e.count);
     if (e.value) taps.value = Buffer<float>(e.count);
@@ -115,7 +117,7 @@ inline Taps taps_of_lookup(const Window& w, const Stage& s, int b) {
     Times times = by_input(rows, w.T, (size_t)s.C * P);
     Taps taps;
     taps.row = std::move(times.row);
-    taps.input.resize((size_t)s.C * P, {0, 0, 0, false});
+    taps.input.resize((size_t)s.C * P, {0, 0, 0, 0});
     for (const Times::Input& input : times.input) taps.input[input.key % P * s.C + input.key / P] = input;
     return taps;
 }
@@ -148,12 +150,10 @@ inline void add_taps(const Stage& s, const Taps& taps, int y, int x, const float
             const Times::Input* input = taps.input.data() + (size_t)(iy * PW + ix) * s.C;
             float* d = D + (size_t)(dy * s.k + dx) * s.C * (U * UNIT);
             for (int c = 0; c < s.C; c++, d += U * UNIT) {
-                if (input[c].first == input[c].end && !input[c].missing) continue;
+                if (input[c].first == input[c].end && input[c].usual == 0) continue;
                 Sum<U> sum = add_in_pairs<U, VALUED>(g, taps.row.data(), taps.value.data(), input[c].first, input[c].end);
-                if (input[c].missing)
-                    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = total[v] - sum.v[v];
-                for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] += load(d + v * LANES);
-                for (int v = 0; v < U * PER_UNIT; v++) store(d + v * LANES, sum.v[v]);
+                for (int v = 0; v < U * PER_UNIT; v++)
+                    store(d + v * LANES, load(d + v * LANES) + with_usual<VALUED>(sum.v[v], input[c].usual, total[v]));
             }
         }
 }
@@ -264,6 +264,7 @@ struct MapScratch {
             u = Buffer<float>(unit), quiet = Buffer<float>(unit);
             background(m.s, w.T, quiet.data());
         }
+        if (m.s.inside) u = Buffer<float>(w.T * m.s.width());
         if (!m.before) return;
         a = Buffer<float>(w.T * m.s.width());
         size_t grid = (size_t)(m.s.PH() + 2 * m.s.pad) * (m.s.PW() + 2 * m.s.pad);
@@ -280,14 +281,13 @@ inline void scatter_current(const Window& w, const Stage& s, int b, int p, Tile 
 // A tile of neurons at one position: dL/do to dL/du, and the sums of the weight's gradient.
 template <int U, int S>
 inline void position_back(const Window& w, const MapStage& m, int b, int p, int which, const Above& above,
-                          const float* u, size_t stride, const Taps& taps, MapScratch& own, float* D) {
+                          const float* u, float* a, const Taps& taps, MapScratch& own, float* D) {
     Tile tile = m.tiles[which];
     float* g = own.g.data();
     gather<U>(w, m.s, above, p, tile, g);
     vf sum[U * PER_UNIT] = {};
     if (m.s.fires) {
-        float* a = own.a ? own.a.data() + (u - (m.s.u + (size_t)b * w.T * m.s.width())) : nullptr;
-        neurons_back<U, S>(m.s.neuron, w.T, u, stride, stride * w.T, g, a, sum);
+        neurons_back<U, S>(m.s.neuron, w.T, u, m.s.Mp(), w.T * m.s.Mp(), g, a, sum);
     } else {
         for (int t = 0; t < w.T; t++)
             for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
@@ -311,8 +311,11 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
     if (s.grad_weight && s.kind == LOOKUP) taps = taps_of_lookup(w, s, b);
     std::vector<Pixels> pixels;
     if (s.kind == LOOKUP) pixels.emplace_back(w, s, b);
+    if (s.inside) restore(w, s, b, own.u.data());
+    const float* potentials = s.inside ? own.u.data() : s.u ? s.u + (size_t)b * w.T * s.width() : nullptr;
     for (int p = 0; p < s.P(); p++) {
-        const float* u = s.u ? s.u + ((size_t)b * s.P() + p) * w.T * s.Mp() : own.g.data();
+        size_t place = (size_t)p * w.T * s.Mp();
+        const float* u = potentials ? potentials + place : own.g.data();
         if (s.kind == LOOKUP) {
             int y = p / s.OW, x = p % s.OW;
             bool empty = pixels[0].empty(s, y, x);
@@ -323,7 +326,8 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
             with_units(m.tiles[i].units, [&](auto units) {
                 with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
                     constexpr int U = std::min<int>(units, MAX_UNITS);
-                    position_back<U, surrogate>(w, m, b, p, i, above, u + m.tiles[i].first, s.Mp(), taps, own, D);
+                    float* a = own.a ? own.a.data() + place + m.tiles[i].first : nullptr;
+                    position_back<U, surrogate>(w, m, b, p, i, above, u + m.tiles[i].first, a, taps, own, D);
                 });
             });
     }

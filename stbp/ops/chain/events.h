@@ -13,10 +13,9 @@ struct Events {
     Buffer<uint32_t> id;
     Buffer<float> value;
     Buffer<uint32_t> start;    // [T + 1]; with positions [T * positions + 1]
+    Buffer<float> usual;       // of every input, what its events are differences to; empty: 0
     size_t count = 0;
 };
-
-constexpr int MAX_AREA = 64;    // positions that are pooled into one
 
 // One sample's window as T rows of bits.
 struct Rows {
@@ -59,62 +58,150 @@ inline void to_stage_order(const Window& w, int b, const Stage& s, uint8_t* out)
         }
 }
 
-// Appends the events of 16 maps at one position: `masks` are the bits of the n positions that are pooled there.
-__attribute__((always_inline)) inline uint32_t append(uint32_t base, const uint16_t* masks, int n, float share,
-                                                      uint32_t* id, float* value) {
-    uint32_t any = 0;
-    for (int j = 0; j < n; j++) any |= masks[j];
-    if (!any) return 0;
-#if defined(__AVX512F__)
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __mmask16 m = (__mmask16)any;
-    _mm512_storeu_si512(id, _mm512_maskz_compress_epi32(m, _mm512_add_epi32(lane, _mm512_set1_epi32((int)base))));
-    if (value) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int j = 0; j < n; j++) sum = _mm512_mask_add_ps(sum, masks[j], sum, _mm512_set1_ps(1.0f));
-        _mm512_storeu_ps(value, _mm512_maskz_compress_ps(m, _mm512_mul_ps(sum, _mm512_set1_ps(share))));
-    }
-    return __builtin_popcount(any);
+typedef int8_t bytes16 __attribute__((vector_size(16)));
+
+// 1 in lane i where bit i is set.
+inline bytes16 lanes_of(uint16_t bits) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    return (bytes16)_mm_maskz_set1_epi8(bits, 1);
 #else
-    uint32_t count = 0;
-    for (uint32_t m = any; m; m &= m - 1, count++) {
-        int i = __builtin_ctz(m), sum = 0;
-        for (int j = 0; j < n; j++) sum += masks[j] >> i & 1;
-        id[count] = base + i;
-        if (value) value[count] = (float)sum * share;
-    }
-    return count;
+    constexpr uint64_t SPREAD = 0x0101010101010101ull, PICK = 0x8040201008040201ull;
+    uint64_t half[2] = {(bits & 255) * SPREAD & PICK, (bits >> 8) * SPREAD & PICK};
+    bytes16 v;
+    std::memcpy(&v, half, 16);
+    return (v != 0) & 1;
 #endif
 }
 
-// From the bits of a stage, [T][H * W][Cp / 8], through the pooling of stage `s`: id = base[position] + map. With
-// `positions` the starts are those of every position of every step, else those of every step.
-inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, const uint32_t* base, bool positions) {
-    size_t Cb = round_up(s.C, UNIT) / 8, P = (size_t)s.H * s.W;
-    int PH = s.PH(), PW = s.PW(), area = s.pool * s.pool;
-    size_t room = ones(bits, w.T * P * Cb) + UNIT;
-    Events e;
-    e.id = Buffer<uint32_t>(room);
-    if (area > 1) e.value = Buffer<float>(room);
-    e.start = Buffer<uint32_t>(positions ? (size_t)w.T * PH * PW + 1 : w.T + 1);
-    uint32_t *start = e.start.data(), *id = e.id.data(), n = 0;
-    float *value = e.value.data(), share = 1.0f / area;
-    uint16_t masks[MAX_AREA];
-    for (int t = 0; t < w.T; t++) {
-        if (!positions) *start++ = n;
-        for (int y = 0; y < PH; y++)
-            for (int x = 0; x < PW; x++) {
-                if (positions) *start++ = n;
-                const uint8_t* corner = bits + (t * P + (size_t)y * s.pool * s.W + (size_t)x * s.pool) * Cb;
-                for (size_t unit = 0; unit < Cb / 2; unit++) {
-                    int j = 0;
-                    for (int dy = 0; dy < s.pool; dy++)
-                        for (int dx = 0; dx < s.pool; dx++, j++)
-                            std::memcpy(&masks[j], corner + (dy * s.W + dx) * Cb + 2 * unit, 2);
-                    n += append(base[y * PW + x] + (uint32_t)(unit * UNIT), masks, area, share, id + n,
-                                value ? value + n : nullptr);
+// Bit i of the result: lane i is not zero.
+inline uint32_t nonzero_lanes(bytes16 v) {
+#if defined(__SSE2__)
+    return ~_mm_movemask_epi8(_mm_cmpeq_epi8((__m128i)v, _mm_setzero_si128())) & 0xFFFF;
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < UNIT; i++) bits |= (uint32_t)(v[i] != 0) << i;
+    return bits;
+#endif
+}
+
+// Appends the lanes that are not zero, the first of them number `base`; returns how many there are. Up to a vector
+// behind them is written too.
+inline uint32_t append_counts(bytes16 count, uint32_t base, float share, uint32_t* id, float* value) {
+#if defined(__AVX512F__)
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i wide = _mm512_cvtepi8_epi32((__m128i)count);
+    __mmask16 m = _mm512_test_epi32_mask(wide, wide);
+    _mm512_storeu_si512(id, _mm512_maskz_compress_epi32(m, _mm512_add_epi32(lane, _mm512_set1_epi32((int)base))));
+    __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(share));
+    if (value) _mm512_storeu_ps(value, _mm512_maskz_compress_ps(m, x));
+    return __builtin_popcount(m);
+#else
+    uint32_t n = 0;
+    for (uint32_t m = nonzero_lanes(count); m; m &= m - 1, n++) {
+        int i = __builtin_ctz(m);
+        id[n] = base + i;
+        if (value) value[n] = count[i] * share;
+    }
+    return n;
+#endif
+}
+
+// How many of the positions pooled into one fire, for 16 maps at a time, and what these counts usually are.
+struct Counts {
+    struct Unit {
+        uint32_t position, unit;
+        bytes16 usual;
+        const bytes16* count;    // [T]
+    };
+    std::vector<Unit> active;    // those in which anything fires, in the order of positions
+    Buffer<bytes16> count;
+    size_t differences = 0;      // counts that are not usual
+
+    Counts(const Window& w, const Stage& s, const uint8_t* bits, bool coded) {
+        size_t Cb = round_up(s.C, UNIT) / 8, step = (size_t)s.H * s.W * Cb, units = Cb / 2;
+        int area = s.pool * s.pool, PW = s.PW(), positions = s.PH() * PW;
+        count = Buffer<bytes16>(positions * units * w.T);
+        bytes16* to = count.data();
+        std::vector<size_t> offset;
+        for (int dy = 0; dy < s.pool; dy++)
+            for (int dx = 0; dx < s.pool; dx++) offset.push_back(((size_t)dy * s.W + dx) * Cb);
+        for (int p = 0; p < positions; p++)
+            for (size_t unit = 0; unit < units; unit++) {
+                const uint8_t* corner = bits + ((size_t)(p / PW) * s.pool * s.W + p % PW * s.pool) * Cb + 2 * unit;
+                bytes16 any = {};
+                for (int t = 0; t < w.T; t++, corner += step) {
+                    to[t] = area == 4 ? sum_of<4>(corner, offset.data(), 4) : sum_of<0>(corner, offset.data(), area);
+                    any |= to[t];
                 }
+                if (!nonzero_lanes(any)) continue;
+                active.push_back({(uint32_t)p, (uint32_t)unit, bytes16{}, to});
+                differences += coded ? find_usual(active.back(), w.T, area) : 0;
+                if (!coded)
+                    for (int t = 0; t < w.T; t++) differences += __builtin_popcount(nonzero_lanes(to[t]));
+                to += w.T;
             }
+    }
+
+   private:
+    template <int AREA>
+    static bytes16 sum_of(const uint8_t* corner, const size_t* offset, int area) {
+        bytes16 sum = {};
+        for (int j = 0; j < (AREA ? AREA : area); j++) {
+            uint16_t mask;
+            std::memcpy(&mask, corner + offset[j], 2);
+            sum += lanes_of(mask);
+        }
+        return sum;
+    }
+
+    // The most frequent count of every lane in up to 127 steps; of equally frequent ones the smallest. Large areas:
+    // none or all. Returns how many counts differ.
+    static size_t find_usual(Unit& unit, int T, int area) {
+        bytes16 best = {}, most = {};
+        int steps = std::min(T, 127);
+        for (int candidate = 0; candidate <= area; candidate += area > 4 ? area : 1) {
+            bytes16 n = {};
+            for (int t = 0; t < steps; t++) n -= (bytes16)(unit.count[t] == (int8_t)candidate);
+            auto better = n > most;
+            best = better ? bytes16{} + (int8_t)candidate : best;
+            most = better ? n : most;
+        }
+        unit.usual = best;
+        size_t differ = 0;
+        for (int i = 0; i < UNIT; i++) differ += steps - most[i];
+        return differ + (size_t)(T - steps) * UNIT;
+    }
+};
+
+// From the bits of a stage, [T][H * W][Cp / 8], through the pooling of stage `s`: id = base[position] + map. With
+// `positions` the starts are those of every position of every step, else those of every step. If the stage's sums may
+// be taken in any order, events are the differences to each input's most frequent value.
+inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, const uint32_t* base, bool positions) {
+    int area = s.pool * s.pool, P = s.PH() * s.PW();
+    float share = 1.0f / area;
+    Counts counts(w, s, bits, s.complement);
+    Events e;
+    if (s.complement) {
+        e.usual = Buffer<float>((size_t)P * s.C);
+        e.usual.zero();
+        for (const Counts::Unit& u : counts.active)
+            for (int c = 0; c < std::min<int>(UNIT, s.C - u.unit * UNIT); c++)
+                e.usual[(size_t)u.position * s.C + u.unit * UNIT + c] = u.usual[c] * share;
+    }
+    e.id = Buffer<uint32_t>(counts.differences + UNIT);
+    if (area > 1 || s.complement) e.value = Buffer<float>(counts.differences + UNIT);
+    e.start = Buffer<uint32_t>(positions ? (size_t)w.T * P + 1 : w.T + 1);
+    uint32_t *start = e.start.data(), *id = e.id.data(), n = 0;
+    float* value = e.value.data();
+    for (int t = 0; t < w.T; t++) {
+        uint32_t p = 0;
+        if (!positions) *start++ = n;
+        for (const Counts::Unit& u : counts.active) {
+            for (; positions && p <= u.position; p++) *start++ = n;
+            n += append_counts(u.count[t] - u.usual, base[u.position] + u.unit * UNIT, share, id + n,
+                               value ? value + n : nullptr);
+        }
+        for (; positions && p < (uint32_t)P; p++) *start++ = n;
     }
     *start = n;
     e.count = n;
@@ -125,6 +212,7 @@ inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, c
 // steps is in `base`: its row is added once for the whole window and subtracted in the steps where it is missing.
 struct Coded {
     Buffer<uint32_t> base;
+    Buffer<float> base_value;    // empty: 1
     size_t bases = 0;
     Buffer<uint32_t> id;       // step t: rows to add, start[2t] to start[2t + 1]; to subtract, from there to start[2t + 2]
     Buffer<float> value;
@@ -140,47 +228,56 @@ inline Coded plain_code(Events&& e, int T) {
     c.fired = e.count;
     c.id = std::move(e.id);
     c.value = std::move(e.value);
+    if (!e.usual) return c;
+    c.base = Buffer<uint32_t>(e.usual.size());
+    c.base_value = Buffer<float>(e.usual.size());
+    for (size_t k = 0; k < e.usual.size(); k++) {
+        c.base[c.bases] = (uint32_t)k;
+        c.base_value[c.bases] = e.usual[k];
+        c.bases += e.usual[k] != 0;
+    }
     return c;
 }
 
 // The rows of a sample coded so: per step first what is added, then what is subtracted, each in the order of inputs.
 inline Coded complement_code(Rows rows, int T, size_t inputs) {
     size_t words = (rows.bytes + 7) / 8, room = 0;
-    auto at = [&](int t, size_t i) { return word(rows.first + t * rows.stride + 8 * i, rows.bytes - 8 * i); };
-    std::vector<uint64_t> often(words);
+    std::vector<uint64_t> all(T * words);
+    for (int t = 0; t < T; t++)
+        for (size_t i = 0; i < words; i++)
+            all[t * words + i] = word(rows.first + t * rows.stride + 8 * i, rows.bytes - 8 * i);
+    std::vector<uint64_t> often = in_most(all, T, words);
     Coded c;
+    for (int t = 0; t < T; t++)
+        for (size_t i = 0; i < words; i++) {
+            c.fired += __builtin_popcountll(all[t * words + i]);
+            room += __builtin_popcountll(all[t * words + i] ^ often[i]);
+        }
     c.base = Buffer<uint32_t>(inputs);
     uint32_t* end = c.base.data();
-    for (size_t i = 0; i < words; i++) {
-        often[i] = in_most(T, [&](int t) { return at(t, i); });
-        end = indices(often[i], i, end);
-        for (int t = 0; t < T; t++) {
-            uint64_t w = at(t, i);
-            c.fired += __builtin_popcountll(w);
-            room += __builtin_popcountll(w ^ often[i]);
-        }
-    }
+    for (size_t i = 0; i < words; i++) end = indices(often[i], i, end);
     c.bases = end - c.base.data();
     c.id = Buffer<uint32_t>(room);
     c.start = Buffer<uint32_t>(2 * T + 1);
     end = c.id.data();
     for (int t = 0; t < T; t++) {
+        const uint64_t* row = all.data() + t * words;
         c.start[2 * t] = (uint32_t)(end - c.id.data());
-        for (size_t i = 0; i < words; i++) end = indices(at(t, i) & ~often[i], i, end);
+        for (size_t i = 0; i < words; i++) end = indices(row[i] & ~often[i], i, end);
         c.start[2 * t + 1] = (uint32_t)(end - c.id.data());
         if (c.bases)
-            for (size_t i = 0; i < words; i++) end = indices(~at(t, i) & often[i], i, end);
+            for (size_t i = 0; i < words; i++) end = indices(~row[i] & often[i], i, end);
     }
     c.start[2 * T] = (uint32_t)(end - c.id.data());
     return c;
 }
 
-// Events by input: row[first .. end) are the rows (sample in the chunk * T + t) in which input `key` fires, or, where
-// `missing`, those of the window in which it does not.
+// Events by input: row[first .. end) are the rows (sample in the chunk * T + t) in which input `key` fires. The input
+// is `usual` in every step plus these events; with usual = 1 and no values they are the steps in which it is missing.
 struct Times {
     struct Input {
         uint32_t key, first, end;
-        bool missing;
+        float usual;
     };
     std::vector<Input> input;
     Buffer<uint32_t> row;
@@ -201,12 +298,12 @@ inline Times by_input(Rows rows, int T, size_t inputs) {
         if (!fired) continue;
         bool missing = 2 * fired > (uint32_t)T;
         map.each(k, T, !missing, [&](uint32_t t) { times.row[n++] = t; });
-        times.input.push_back({(uint32_t)k, first, n, missing});
+        times.input.push_back({(uint32_t)k, first, n, missing ? 1.0f : 0.0f});
     }
     return times;
 }
 
-// Of a chunk of samples, with their values if they have any.
+// Of a chunk of samples, with their values if they have any; usual values only of a single one.
 inline Times by_input(const std::vector<Events>& chunk, int T, size_t inputs) {
     std::vector<uint32_t> at(inputs + 1, 0);
     size_t n = 0;
@@ -216,10 +313,11 @@ inline Times by_input(const std::vector<Events>& chunk, int T, size_t inputs) {
     }
     Times times;
     times.row = Buffer<uint32_t>(n);
-    bool valued = n && (bool)chunk[0].value;
+    bool valued = (bool)chunk[0].value;
     if (valued) times.value = Buffer<float>(n);
     for (size_t k = 0; k < inputs; k++) {
-        if (at[k + 1]) times.input.push_back({(uint32_t)k, at[k], at[k] + at[k + 1], false});
+        float usual = chunk[0].usual ? chunk[0].usual[k] : 0;
+        if (at[k + 1] || usual != 0) times.input.push_back({(uint32_t)k, at[k], at[k] + at[k + 1], usual});
         at[k + 1] += at[k];
     }
     uint32_t row = 0;

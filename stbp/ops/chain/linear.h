@@ -121,7 +121,7 @@ inline Sum<U> add_rows_by_turns(Sum<U> sum, const float* rows, const uint32_t* i
 
 template <int U, bool VALUED>
 inline void linear_events(const Coded& c, int T, const float* rows, const Sum<U>& bias, bool by_turns, Sink<U> sink) {
-    Sum<U> base = add_rows<U, false>(bias, rows, c.base.data(), nullptr, 0, (uint32_t)c.bases);
+    Sum<U> base = add_rows<U, VALUED>(bias, rows, c.base.data(), c.base_value.data(), 0, (uint32_t)c.bases);
     const uint32_t* id = c.id.data();
     for (int t = 0; t < T; t++) {
         uint32_t first = c.start[2 * t], minus = c.start[2 * t + 1], end = c.start[2 * t + 2];
@@ -177,8 +177,12 @@ inline void dense_product(const float* x, size_t stride, int T, int K, const flo
 
 inline void to_dense(const Coded& c, int T, size_t K, float* x) {
     std::memset(x, 0, T * K * sizeof(float));
-    for (int t = 0; t < T; t++)
-        for (uint32_t i = c.start[2 * t]; i < c.start[2 * t + 1]; i++) x[t * K + c.id[i]] = c.value ? c.value[i] : 1.0f;
+    for (int t = 0; t < T; t++) {
+        float* row = x + t * K;
+        for (size_t j = 0; j < c.bases; j++) row[c.base[j]] = c.base_value ? c.base_value[j] : 1.0f;
+        for (uint32_t i = c.start[2 * t]; i < c.start[2 * t + 1]; i++) row[c.id[i]] += c.value ? c.value[i] : 1.0f;
+        for (uint32_t i = c.start[2 * t + 1]; i < c.start[2 * t + 2]; i++) row[c.id[i]] -= 1.0f;
+    }
 }
 
 // Above this share of rows to add per step a dense product is faster: it reads a row of weights once for four steps,
@@ -229,10 +233,6 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
     for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];
     in.density = all_steps ? n / all_steps : 0;
     in.dense = all_steps && r / all_steps > DENSE;
-    if (!in.dense) return in;
-#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
-    for (int b = 0; b < w.B; b++)
-        if (in.coded[b].bases) in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
     return in;
 }
 

@@ -133,6 +133,12 @@ inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, 
     }
 }
 
+// An input's share of the gradient: the sum over its events, and its usual value times the sum of all steps.
+template <bool VALUED>
+inline vf with_usual(vf events, float usual, vf total) {
+    return VALUED ? fma(all(usual), total, events) : usual * total + (1 - 2 * usual) * events;
+}
+
 // D[input] += sum of the rows of g, [chunk * T][U * 16], in which the input fires; `total` is the sum of all of them.
 template <int U, bool VALUED>
 inline void add_weight_gradient(const Times& times, const float* g, const vf* total, float* D) {
@@ -141,7 +147,7 @@ inline void add_weight_gradient(const Times& times, const float* g, const vf* to
         Sum<U> sum = add_rows<U, VALUED>({}, g, times.row.data(), times.value.data(), input.first, input.end);
         float* d = D + (size_t)input.key * (U * UNIT);
         for (int v = 0; v < NV; v++)
-            store(d + v * LANES, load(d + v * LANES) + (input.missing ? total[v] - sum.v[v] : sum.v[v]));
+            store(d + v * LANES, load(d + v * LANES) + with_usual<VALUED>(sum.v[v], input.usual, total[v]));
     }
 }
 
@@ -282,6 +288,7 @@ inline std::vector<Times> times_of(const Window& w, const Stage& s, const Stage*
             times[i] = by_input(rows, w.T, s.inputs());
             continue;
         }
+        if (end <= first) continue;
         std::vector<Events> events;
         for (int b = first; b < end; b++) events.push_back(read_linear(w, s, before, b));
         times[i] = by_input(events, w.T, s.inputs());

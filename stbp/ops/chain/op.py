@@ -49,7 +49,7 @@ class Stage(NamedTuple):
 class _Stage(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int32) for name in Stage._fields[:12]),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "grad_weight", "grad_bias", "bits", "u")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "grad_weight", "grad_bias", "bits", "u", "inside")),
         ("neuron", Neuron),
     )
 
@@ -66,13 +66,19 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
     return [Stage(*layout[i : i + n]) for i in range(0, len(layout), n)]
 
 
-def _sizes(stages: list[Stage], T: int, B: int, save: bool) -> list[tuple[int, int]]:
-    """Bytes of the spikes and of the potentials that each stage leaves behind, whole cache lines each."""
+def _sizes(stages: list[Stage], T: int, B: int, save: bool) -> list[tuple[int, int, int]]:
+    """Bytes that each stage leaves behind: spikes, potentials, which of them are kept; whole cache lines each.
+
+    Of maps, with the rectangle, only the potentials inside its window are written (window.h): what the others would
+    have taken is asked for, but never touched.
+    """
     sizes = []
     for stage in stages:
-        row = T * B * stage.row
-        bits = 0 if stage is stages[-1] else -(-row // 8 // 64) * 64
-        sizes.append((bits, 4 * row if save and stage.fires and stage.kind != LOOKUP else 0))
+        row, last = T * B * stage.row, stage is stages[-1]
+        bits = -(-row // 8 // 64) * 64
+        u = 4 * row if save and stage.fires and stage.kind != LOOKUP else 0
+        inside = bits if u and stage.kind == CONV and SURROGATES[stage.surrogate] == "rectangle" and not last else 0
+        sizes.append((0 if last else bits, u, inside))
     return sizes
 
 
@@ -97,36 +103,38 @@ class _Call:
                 row.weight = next(given).data_ptr()
             if stage.bias:
                 row.bias = next(given).data_ptr()
-        self.density = torch.full((len(stages), 3), float("nan"), dtype=torch.float64)
-        self.path = torch.zeros((len(stages), 3), dtype=torch.int32)
+        self.density = (ctypes.c_double * (3 * len(stages)))()
+        self.path = (ctypes.c_int32 * (3 * len(stages)))()
         self.window = _Window(
             T=self.T,
             B=self.B,
             threads=torch.get_num_threads(),
             skip=paths.skip(),
-            density=self.density.data_ptr(),
-            path=self.path.data_ptr(),
+            density=ctypes.addressof(self.density),
+            path=ctypes.addressof(self.path),
         )
         setattr(self.window, "current" if stages[0].kind == CURRENT else "bits", self.kept[0].data_ptr())
 
     def place(self, saved: Tensor, save: bool) -> None:
         """Point every stage at its part of what is saved."""
         at = saved.data_ptr()
-        for row, (bits, u) in zip(self.rows, _sizes(self.stages, self.T, self.B, save), strict=True):
-            row.bits = at if bits else None
-            row.u = at + bits if u else None
-            at += bits + u
+        for row, sizes in zip(self.rows, _sizes(self.stages, self.T, self.B, save), strict=True):
+            for name, size in zip(("bits", "u", "inside"), sizes, strict=True):
+                setattr(row, name, at if size else None)
+                at += size
 
     def run(self, name: str) -> None:
         native.call(name, ctypes.byref(self.window), self.rows, len(self.rows))
 
     def note(self, steps: dict[int, str]) -> None:
+        if not paths.watched():
+            return
         for i, stage in enumerate(self.stages):
             for column, step in steps.items():
-                kernel = PATHS[int(self.path[i, column])]
+                kernel = PATHS[self.path[3 * i + column]]
                 if kernel:
-                    operator = ("lif", "linear", "conv2d", "conv2d")[stage.kind]
-                    paths.note(f"{i} {operator}", step, kernel, float(self.density[i, min(column, 1)]))
+                    density = float("nan") if column == 1 else self.density[3 * i + min(column, 1)]
+                    paths.note(f"{i} {('lif', 'linear', 'conv2d', 'conv2d')[stage.kind]}", step, kernel, density)
 
 
 @torch.library.custom_op("stbp::chain", mutates_args=())

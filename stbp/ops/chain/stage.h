@@ -28,6 +28,7 @@ struct Stage {
     float *grad_weight, *grad_bias;    // backward; null where not asked for
     uint8_t* bits;                     // spikes of this stage; null where nobody needs them
     float* u;                          // potentials; null where nobody needs them
+    uint8_t* inside;                   // if not null: which potentials are within reach; `u` holds these alone
     Neuron neuron;
 
     int PH() const { return H / pool; }

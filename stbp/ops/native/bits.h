@@ -5,14 +5,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "stbp/ops/native/buffer.h"
 
 namespace stbp {
 
+// Up to 8 bytes of a row as a word.
 inline uint64_t word(const uint8_t* p, size_t bytes) {
     uint64_t w = 0;
-    std::memcpy(&w, p, bytes < 8 ? bytes : 8);
+    if (bytes >= 8)
+        std::memcpy(&w, p, 8);
+    else
+        for (size_t i = 0; i < bytes; i++) w |= (uint64_t)p[i] << (8 * i);
     return w;
 }
 
@@ -33,25 +38,25 @@ inline uint32_t* indices(const uint8_t* row, size_t bytes, uint32_t* out) {
     return out;
 }
 
-// Which of 64 bits are set in more than half of T words; `at(t)` gives the words. Sums bit by bit, 64 side by side.
-template <class F>
-inline uint64_t in_most(int T, F at) {
-    uint64_t plane[32] = {};
+// Which bits are set in more than half of T rows of `words` words. They are counted digit by digit, all side by side.
+inline std::vector<uint64_t> in_most(const std::vector<uint64_t>& rows, int T, size_t words) {
+    int digits = 32 - __builtin_clz((unsigned)T);
+    std::vector<uint64_t> count(digits * words, 0), carry(words), more(words, 0), equal(words, ~0ull);
     for (int t = 0; t < T; t++) {
-        uint64_t carry = at(t);
-        for (int p = 0; carry; p++) {
-            uint64_t next = plane[p] & carry;
-            plane[p] ^= carry;
-            carry = next;
-        }
+        std::copy_n(rows.begin() + t * words, words, carry.begin());
+        for (int d = 0; d < digits; d++)
+            for (size_t i = 0; i < words; i++) {
+                uint64_t digit = count[d * words + i], next = digit & carry[i];
+                count[d * words + i] = digit ^ carry[i];
+                carry[i] = next;
+            }
     }
-    uint64_t more = 0, equal = ~0ull;
-    for (int p = 31; p >= 0; p--) {
-        if ((uint32_t)T / 2 >> p & 1) {
-            equal &= plane[p];
-        } else {
-            more |= equal & plane[p];
-            equal &= ~plane[p];
+    for (int d = digits - 1; d >= 0; d--) {
+        uint64_t half = (T / 2 >> d & 1) ? ~0ull : 0;
+        for (size_t i = 0; i < words; i++) {
+            uint64_t digit = count[d * words + i];
+            more[i] |= equal[i] & digit & ~half;
+            equal[i] &= ~(digit ^ half);
         }
     }
     return more;
