@@ -1,5 +1,6 @@
 # make train: install into .venv, train a network on handwritten digits, draw what it does
 # make test:  what CI runs
+# make bench: beside other libraries, some 20 minutes; DATA=DIR for a folder with mnist/
 # make kernels: compile the CPU kernels that changed (train and test do); SANITIZE=address,undefined for checked ones
 # Give another interpreter with PYTHON=..., an own environment with VENV=...
 
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 PIP = PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 CHECK_TORCH = -c "from importlib import metadata as m; print('yes' if [int(n) for n in m.version('torch').split('.')[:2]] >= [2, 11] else 'no')" 2>/dev/null
 
-.PHONY: train test lint kernels install install-test clean
+.PHONY: train test lint bench kernels install install-test clean
 
 train: kernels
 	@test -f runs/digits-mlp-seed0/summary.json || $(BIN)/stbp train digits-mlp --resume
@@ -20,6 +21,9 @@ train: kernels
 
 test: install-test kernels lint
 	$(BIN)/python -m pytest -n 2
+
+bench: $(VENV)/.installed-peers kernels
+	$(BIN)/stbp bench --peers $(if $(DATA),--data $(DATA))
 
 lint: install-test
 	$(BIN)/ruff check .
@@ -43,6 +47,10 @@ $(VENV)/.installed: requirements.txt requirements-build.txt pyproject.toml Makef
 
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PIP) install -r requirements-test.txt
+	@touch $@
+
+$(VENV)/.installed-peers: $(VENV)/.installed benchmarks/requirements.txt
+	$(PIP) install --no-deps -r benchmarks/requirements.txt
 	@touch $@
 
 clean:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 # GNU OpenMP lets idle threads spin for long: beside another busy process that made training of a small network ten
 # times slower. This count costs nothing on a quiet machine (LOG.md). It is read when torch is imported.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# A benchmark leaves everyone's threads as the runtime has them.
+if sys.argv[1:2] != ["bench"]:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 Device = Literal["auto", "cpu", "cuda"]
 DataFolder = Annotated[
@@ -236,6 +238,41 @@ def report(
         print(results.table(results.read_results()))
 
 
+def bench(
+    peers: Annotated[bool, tyro.conf.arg(help="Beside other libraries; needs a checkout, see make bench.")] = False,
+    sweep: Annotated[
+        bool, tyro.conf.arg(help="Vary steps, batch, neurons and density instead of the main run.")
+    ] = False,
+    device: Annotated[str, tyro.conf.arg(help="Only cpu so far.")] = "cpu",
+    rounds: Annotated[int, tyro.conf.arg(help="Turns of each subject; median and quartiles are over them.")] = 15,
+    threads: int = 2,
+    networks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK...", help="Others than the default.")] = (),
+    data: DataFolder = None,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for the JSON and the picture.")] = Path("bench"),
+    json: Json = False,
+) -> None:
+    """Time and memory of training steps and first epochs, equality checked: ours, and with --peers other libraries'."""
+    from stbp import bench as benchmark
+    from stbp.bench import table
+
+    result = benchmark.main(
+        peers=peers,
+        sweep=sweep,
+        device=device,
+        rounds=rounds,
+        threads=threads,
+        networks=networks or benchmark.NETWORKS,
+        data=data,
+        out=out,
+    )
+    if json:
+        print(benchmark.dumps(result))
+    elif sweep:
+        table.show_sweep(result, Console(highlight=False))
+    else:
+        table.show(result, Console(highlight=False))
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "train": train,
@@ -243,6 +280,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "plot": plot,
     "report": report,
+    "bench": bench,
 }
 
 

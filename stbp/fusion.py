@@ -45,14 +45,14 @@ class Chain:
         self.length = length
 
 
-def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, complement: bool = True) -> Chain:
+def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0) -> Chain:
     """The longest run of modules, from the first, that the compiled kernels take as one operator.
 
     Such a run is [pooling] + synapse + LIF, again and again; it starts from `Spikes`, or with a LIF from a current.
 
     Args:
         x: the input of the first module, `[T, B, ...]`.
-        complement: whether sums may be taken in an order that depends on the whole window (ops/README.md, "Kernels").
+        first: number of the first module in its network.
     """
     chain = Chain()
     size, flat, pool = tuple(x.shape[2:]), False, 1
@@ -60,11 +60,14 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, complement: boo
     parameters: list[Tensor] = []
     if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
         return chain
+    if not paths.compiled(x.bits if isinstance(x, Spikes) else x):
+        return chain
     for index, module in enumerate(modules):
         if _hooked(module):
             break
         if isinstance(module, nn.LIF):
-            stage = _current(size) if index == 0 and not isinstance(x, Spikes) else stage
+            if index == 0 and not isinstance(x, Spikes):
+                stage = _current(size)
             if stage is None:
                 break
             chain.add(stage, parameters, module, index + 1)
@@ -77,8 +80,9 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, complement: boo
             if flat or pool > 1 or len(size) != 3 or module.kernel_size > min(MAX_POOL, *size[1:]):
                 break
             pool = module.kernel_size
-        elif isinstance(module, (nn.Linear, nn.Conv2d)):
-            stage = _synapse(module, size, flat, pool, first=not chain.stages, complement=complement)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
+            stage = _synapse(module, size, flat, pool, index == 0 or not chain.stages)
+            stage = stage and stage._replace(layer=first + index)
             parameters = [p for p in (module.weight, module.bias) if p is not None]
             if stage is None or not paths.compiled(*parameters):
                 break
@@ -96,12 +100,10 @@ def _current(size: tuple[int, ...]) -> Stage | None:
     if len(size) not in (1, 3) or (len(size) == 3 and size[1] * size[2] == 1):
         return None
     maps, height, width = (*size, 1, 1)[:3]
-    return Stage(CURRENT, maps, height, width, 1, maps, 1, 0, height, width, 1, 0, 0, 0)
+    return Stage(CURRENT, maps, height, width, 1, maps, 1, 0, height, width, 1, 0, 0, 0, 0)
 
 
-def _synapse(
-    module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, pool: int, first: bool, complement: bool
-) -> Stage | None:
+def _synapse(module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
     """The stage of a synapse with the pooling before it; None if the kernels do not take it, or it does not fit."""
     bias = int(module.bias is not None)
     if isinstance(module, nn.Linear):
@@ -110,7 +112,7 @@ def _synapse(
         maps, height, width = (*size, 1, 1)[:3]
         if (len(size) == 3 and not flat) or maps * (height // pool) * (width // pool) != module.in_features:
             return None
-        return Stage(LINEAR, maps, height, width, pool, module.out_features, 1, 0, 1, 1, 1, int(complement), bias, 0)
+        return Stage(LINEAR, maps, height, width, pool, module.out_features, 1, 0, 1, 1, 1, 1, bias, 0, 0)
     if flat or len(size) != 3 or module.stride != 1 or size[0] != module.weight.shape[1]:
         return None
     M, C, k, other = module.weight.shape
@@ -120,4 +122,4 @@ def _synapse(
     tables = C * k * 2**k * -(-M // 16) * 64
     fits = C * k <= LOOKUP_ROWS and tables <= LOOKUP_BYTES and size[2] + 2 * module.padding <= LOOKUP_WIDTH
     kind = LOOKUP if first and pool == 1 and M <= 16 and fits else CONV
-    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, int(complement), bias, 0)
+    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, 1, bias, 0, 0)

@@ -167,16 +167,16 @@ class Network(torch.nn.Sequential):
         """Output spikes `[T, B, K]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
         from stbp import fusion
 
-        x = self._enter(input)
-        modules = list(self)
-        while modules:
+        x, modules, done = self._enter(input), list(self), 0
+        while done < len(modules):
             x = _packed(x)
-            chain = fusion.plan(modules, x)
+            chain = fusion.plan(modules[done:], x, done)
             if chain.length:
                 x = chain.run(x)
             else:
-                x = _apply(modules[0], _dense(x) if isinstance(modules[0], LIF) else x)
-            modules = modules[max(1, chain.length) :]
+                module = modules[done]
+                x = _apply(module, _dense(x) if isinstance(module, LIF) else x)
+            done += max(1, chain.length)
         return _dense(x)
 
     def run(self, x: Tensor | Spikes, state: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:

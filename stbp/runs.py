@@ -22,7 +22,6 @@ from stbp.checkpoint import Checkpoint
 from stbp.experiment import Experiment
 from stbp.files import write_atomically, write_json
 from stbp.health import Finding
-from stbp.nn import Network
 
 
 def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str], None]) -> Checkpoint | None:
@@ -135,12 +134,12 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 def summary(
     experiment: Experiment,
-    net: Network,
     history: Sequence[dict[str, Any]],
     seconds: float,
     findings: Sequence[Finding],
     commit: str | None,
     device: torch.device,
+    kernels: dict[str, dict[str, str]],
 ) -> dict[str, Any]:
     """What `summary.json` holds, beside the metrics of the last epoch."""
     last = history[-1]
@@ -157,7 +156,7 @@ def summary(
         "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "commit": commit,
         "device": device.type,
-        "kernels": {net.name(index): "reference" for index in range(len(net))},
+        "kernels": kernels,
         "firing_rate": last["firing_rate"],
         "health": [str(finding) for finding in findings],
     }

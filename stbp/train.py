@@ -16,6 +16,7 @@ from stbp.checkpoint import Checkpoint
 from stbp.data import ImageSet
 from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions
 from stbp.experiment import Experiment
+from stbp.ops import paths
 from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
 from stbp.ops.spikes import Spikes
 from stbp.paper import experiment as experiment_called
@@ -262,6 +263,19 @@ class _Training:
         x, _ = batch(self.experiment, self.train_set, self.training_ids[:PROBE], 0, self.device)
         return self.net.record(x)
 
+    def _kernels(self) -> dict[str, dict[str, str]]:
+        """The path that each synapse takes forward and backward, on a batch of the training set."""
+        x, y = batch(self.experiment, self.train_set, self.training_ids[: self.experiment.batch_size], 0, self.device)
+        with paths.watch() as seen:
+            batch_loss = getattr(loss, self.experiment.loss)(self.net(x), y)
+            torch.autograd.grad(batch_loss, list(self.net.parameters()))
+        taken = {self.net.name(index): {"forward": "reference"} for index in self.synapses}
+        for path in seen:
+            layer = path.operator.partition(" ")[0]
+            if layer.isdigit():
+                taken[self.net.name(int(layer))][path.step] = path.kernel
+        return taken
+
     def _out_of_patience(self) -> bool:
         patience, history = self.experiment.patience, self.progress.history
         if patience is None or len(history) <= patience:
@@ -323,7 +337,13 @@ class _Training:
                 self.report.say(f"health at the end: {finding}")
             progress = self.progress
             summary = runs.summary(
-                self.experiment, self.net, progress.history, progress.seconds, findings, self.commit, self.device
+                self.experiment,
+                progress.history,
+                progress.seconds,
+                findings,
+                self.commit,
+                self.device,
+                self._kernels(),
             )
             if self.folder is not None:
                 runs.write_summary(self.folder, summary)

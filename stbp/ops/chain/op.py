@@ -34,6 +34,7 @@ class Stage(NamedTuple):
     complement: int
     bias: int
     surrogate: int
+    layer: int  # of the module in its network, to name what was measured
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -134,7 +135,9 @@ class _Call:
                 kernel = PATHS[self.path[3 * i + column]]
                 if kernel:
                     density = float("nan") if column == 1 else self.density[3 * i + min(column, 1)]
-                    paths.note(f"{i} {('lif', 'linear', 'conv2d', 'conv2d')[stage.kind]}", step, kernel, density)
+                    paths.note(
+                        f"{stage.layer} {('lif', 'linear', 'conv2d', 'conv2d')[stage.kind]}", step, kernel, density
+                    )
 
 
 @torch.library.custom_op("stbp::chain", mutates_args=())
