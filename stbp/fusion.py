@@ -10,14 +10,12 @@ from torch import Tensor
 from stbp import nn
 from stbp.ops import paths
 from stbp.ops.chain import op
-from stbp.ops.chain.op import CONV, CURRENT, LINEAR, LOOKUP, Stage
+from stbp.ops.chain.op import CURRENT, Stage
+from stbp.ops.chain.stages import MAX_POOL, conv_stage, linear_stage
 from stbp.ops.lif.reference import Gate, gates
 from stbp.ops.spikes import Spikes
 
 LOOKUP_BYTES = 48 << 10  # of tables: what stays in the first cache beside the rows of the input
-MAX_KERNEL, MAX_POOL = 7, 11
-LOOKUP_ROWS = 16
-LOOKUP_WIDTH = 56  # pixels of a row that fit into one word, padding included
 
 
 @dataclass
@@ -105,21 +103,14 @@ def _current(size: tuple[int, ...]) -> Stage | None:
 
 def _synapse(module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
     """The stage of a synapse with the pooling before it; None if the kernels do not take it, or it does not fit."""
-    bias = int(module.bias is not None)
+    bias = module.bias is not None
     if isinstance(module, nn.Linear):
-        if first and pool == 1:  # in the order of the input: nothing to sort
-            size = (math.prod(size),) if flat else size
+        if first and pool == 1 and flat:  # in the order of the input: nothing to sort
+            size = (math.prod(size),)
         maps, height, width = (*size, 1, 1)[:3]
         if (len(size) == 3 and not flat) or maps * (height // pool) * (width // pool) != module.in_features:
             return None
-        return Stage(LINEAR, maps, height, width, pool, module.out_features, 1, 0, 1, 1, 1, 1, bias, 0, 0)
-    if flat or len(size) != 3 or module.stride != 1 or size[0] != module.weight.shape[1]:
+        return linear_stage(size, module.out_features, bias, pool)
+    if flat or len(size) != 3 or size[0] != module.weight.shape[1]:
         return None
-    M, C, k, other = module.weight.shape
-    height, width = (side // pool + 2 * module.padding - k + 1 for side in size[1:])
-    if k != other or k > MAX_KERNEL or min(height, width) < 1:
-        return None
-    tables = C * k * 2**k * -(-M // 16) * 64
-    fits = C * k <= LOOKUP_ROWS and tables <= LOOKUP_BYTES and size[2] + 2 * module.padding <= LOOKUP_WIDTH
-    kind = LOOKUP if first and pool == 1 and M <= 16 and fits else CONV
-    return Stage(kind, *size, pool, M, k, module.padding, height, width, 1, 1, bias, 0, 0)
+    return conv_stage(size, module.weight.shape, bias, module.stride, module.padding, pool, first)

@@ -61,8 +61,9 @@ inline void list_sent(const Window& w, const Stage& s, Sent& sent, double* densi
     }
     double n = 0, all = 0;
     for (int b = 0; b < w.B; b++) {
-        if (sent.live[b]) n += sent.events[b].count, all += (double)w.T * s.M;
-        if (w.skip) sent.live[b] = sent.live[b] && sent.events[b].count > 0;
+        bool some = sent.events[b].count > 0;    // skipped or not: the choice must not depend on it
+        if (some) n += sent.events[b].count, all += (double)w.T * s.M;
+        if (w.skip) sent.live[b] = some;
     }
     density[1] = all ? n / all : 0;
     sent.dense = density[1] > DENSE;

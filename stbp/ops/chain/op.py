@@ -12,6 +12,7 @@ from stbp.ops.lif.op import Neuron
 from stbp.ops.surrogate import Surrogate
 
 CURRENT, LINEAR, CONV, LOOKUP = range(4)
+_NAMES = ("lif", "linear", "conv2d", "conv2d")
 SURROGATES = get_args(Surrogate)
 # What the numbers mean that the kernels report, forward, weight and input.
 PATHS = ("", "events", "dense", "events by sample", "events by input", "lookup", "events by step")
@@ -67,8 +68,8 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
     return [Stage(*layout[i : i + n]) for i in range(0, len(layout), n)]
 
 
-def _sizes(stages: list[Stage], T: int, B: int, save: bool) -> list[tuple[int, int, int]]:
-    """Bytes that each stage leaves behind: spikes, potentials, which of them are kept; whole cache lines each.
+def _sizes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> list[tuple[Any, ...]]:
+    """Bytes that each stage leaves behind: potentials (whole cache lines), spikes, which potentials are kept.
 
     Of maps, with the rectangle, only the potentials inside its window are written (window.h): what the others would
     have taken is asked for, but never touched.
@@ -76,14 +77,14 @@ def _sizes(stages: list[Stage], T: int, B: int, save: bool) -> list[tuple[int, i
     sizes = []
     for stage in stages:
         row, last = T * B * stage.row, stage is stages[-1]
-        bits = -(-row // 8 // 64) * 64
+        bits = row // 8
         u = 4 * row if save and stage.fires and stage.kind != LOOKUP else 0
         inside = bits if u and stage.kind == CONV and SURROGATES[stage.surrogate] == "rectangle" and not last else 0
-        sizes.append((0 if last else bits, u, inside))
+        sizes.append((u, 0 if last else bits, inside))
     return sizes
 
 
-def _saved_bytes(stages: list[Stage], T: int, B: int, save: bool) -> int:
+def _saved_bytes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> Any:
     return sum(map(sum, _sizes(stages, T, B, save)))
 
 
@@ -119,15 +120,17 @@ class _Call:
     def place(self, saved: Tensor, save: bool) -> None:
         """Point every stage at its part of what is saved."""
         at = saved.data_ptr()
-        for row, sizes in zip(self.rows, _sizes(self.stages, self.T, self.B, save), strict=True):
-            for name, size in zip(("bits", "u", "inside"), sizes, strict=True):
-                setattr(row, name, at if size else None)
-                at += size
+        sizes = _sizes(self.stages, self.T, self.B, save)
+        for part, name in enumerate(("u", "bits", "inside")):  # potentials first: they are aligned
+            for row, size in zip(self.rows, sizes, strict=True):
+                setattr(row, name, at if size[part] else None)
+                at += size[part]
 
     def run(self, name: str) -> None:
         native.call(name, ctypes.byref(self.window), self.rows, len(self.rows))
 
-    def note(self, steps: dict[int, str]) -> None:
+    def note(self, steps: dict[int, str], name: str | None = None) -> None:
+        """Tell the watcher, if there is one, what was taken; `name` for an operator that is no layer of a network."""
         if not paths.watched():
             return
         for i, stage in enumerate(self.stages):
@@ -238,3 +241,42 @@ def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neur
     layout = [number for stage in stages for number in stage]
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
     return _chain(x, parameters, layout, neurons, save)[0]
+
+
+# The neurons of a stage that has none.
+_NO_NEURON = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The current `[T, B, ...]` that a synapse alone makes of packed spikes; a frame's sum is the same in any window.
+
+    The kernel behind `stbp::linear` and `stbp::conv2d`, not an operator of its own: it has no autograd.
+    """
+    stage = stage._replace(fires=0, complement=0)
+    call = _Call(bits, [stage], [weight] if bias is None else [weight, bias], _NO_NEURON)
+    out = torch.empty((*bits.shape[:2], *stage.outputs))
+    if out.numel():
+        call.window.out = out.data_ptr()
+        call.run("stbp_chain_forward")
+        call.note({0: "forward"}, _NAMES[stage.kind])
+    return out
+
+
+def synapse_backward(
+    grad: Tensor, bits: Tensor, stage: Stage, weight: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor]:
+    """Gradients of weight and bias of `synapse`, each an empty tensor where `needs` says so."""
+    stage = stage._replace(fires=0, complement=0, bias=0)
+    call = _Call(bits, [stage], [weight], _NO_NEURON)
+    grads = [
+        torch.empty(shape if need else 0) for shape, need in zip((weight.shape, weight.shape[:1]), needs, strict=True)
+    ]
+    if not grad.numel():
+        return grads[0].zero_(), grads[1].zero_()
+    grad = grad.contiguous()
+    call.window.grad = grad.data_ptr()
+    for name, tensor, need in zip(("grad_weight", "grad_bias"), grads, needs, strict=True):
+        setattr(call.rows[0], name, tensor.data_ptr() if need else None)
+    call.run("stbp_chain_backward")
+    call.note({1: "weight"}, _NAMES[stage.kind])
+    return grads[0], grads[1]

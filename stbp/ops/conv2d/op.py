@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stbp.ops import paths
+from stbp.ops.chain.op import Stage, synapse, synapse_backward
+from stbp.ops.chain.stages import conv_stage
 from stbp.ops.conv2d import reference
 from stbp.ops.spikes import Spikes, unpack_bits
 
@@ -15,8 +18,16 @@ def _unpack(bits: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
     return unpack_bits(bits, math.prod(shape), dtype).unflatten(-1, shape)
 
 
+def _stage(shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Stage | None:
+    return conv_stage(shape, weight.shape, bias is not None, stride, padding)
+
+
 @torch.library.custom_op("stbp::conv2d", mutates_args=())
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
+    stage = _stage(list(x.shape[2:]), weight, bias, stride, padding)
+    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight) else None
+    if stage and spikes:
+        return synapse(spikes.bits, stage, weight, bias)
     return reference.conv2d(x, weight, bias, stride, padding)
 
 
@@ -24,6 +35,11 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding
 def _conv2d_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
+    stage = _stage(list(x.shape[2:]), weight, None, stride, padding)
+    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight) else None
+    if stage and spikes:
+        grad_x = reference.conv2d_backward(grad, x, weight, stride, padding, [needs[0], False, False])[0]
+        return grad_x, *synapse_backward(grad, spikes.bits, stage, weight, needs[1:])
     return reference.conv2d_backward(grad, x, weight, stride, padding, needs)
 
 
@@ -31,6 +47,9 @@ def _conv2d_backward(
 def _conv2d_spikes(
     bits: Tensor, shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> Tensor:
+    stage = _stage(shape, weight, bias, stride, padding)
+    if stage and paths.compiled(weight):
+        return synapse(bits, stage, weight, bias)
     return reference.conv2d(_unpack(bits, shape, weight.dtype), weight, bias, stride, padding)
 
 
@@ -38,6 +57,9 @@ def _conv2d_spikes(
 def _conv2d_spikes_backward(
     grad: Tensor, bits: Tensor, shape: list[int], weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:
+    stage = _stage(shape, weight, None, stride, padding)
+    if stage and paths.compiled(weight):
+        return synapse_backward(grad, bits, stage, weight, needs)
     o = _unpack(bits, shape, weight.dtype)
     return reference.conv2d_backward(grad, o, weight, stride, padding, [False, *needs])[1:]
 

@@ -6,27 +6,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stbp.ops import paths
+from stbp.ops.chain.op import Stage, synapse, synapse_backward
+from stbp.ops.chain.stages import linear_stage
 from stbp.ops.linear import reference
 from stbp.ops.spikes import Spikes, unpack_bits
 
 
+def _stage(weight: Tensor, bias: Tensor | None) -> Stage:
+    return linear_stage(weight.shape[1:], len(weight), bias is not None)
+
+
+def _bits(x: Tensor, weight: Tensor) -> Tensor | None:
+    """x packed for the compiled kernels; None where they do not serve it, or it holds more than zeros and ones."""
+    if not paths.compiled(x, weight):
+        return None
+    spikes = Spikes.packed(x)
+    return None if spikes is None else spikes.bits
+
+
 @torch.library.custom_op("stbp::linear", mutates_args=())
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bits = _bits(x, weight)
+    if bits is not None:
+        return synapse(bits, _stage(weight, bias), weight, bias)
     return reference.linear(x, weight, bias)
 
 
 @torch.library.custom_op("stbp::linear_backward", mutates_args=())
 def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    bits = _bits(x, weight)
+    if bits is not None:
+        grad_x = reference.linear_backward(grad, x, weight, [needs[0], False, False])[0]
+        return grad_x, *synapse_backward(grad, bits, _stage(weight, None), weight, needs[1:])
     return reference.linear_backward(grad, x, weight, needs)
 
 
 @torch.library.custom_op("stbp::linear_spikes", mutates_args=())
 def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    if paths.compiled(weight):
+        return synapse(bits, _stage(weight, bias), weight, bias)
     return reference.linear(unpack_bits(bits, weight.shape[1], weight.dtype), weight, bias)
 
 
 @torch.library.custom_op("stbp::linear_spikes_backward", mutates_args=())
 def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
+    if paths.compiled(weight):
+        return synapse_backward(grad, bits, _stage(weight, None), weight, needs)
     o = unpack_bits(bits, weight.shape[1], weight.dtype)
     return reference.linear_backward(grad, o, weight, [False, *needs])[1:]
 
