@@ -173,12 +173,7 @@ inline Buffer<float> pack_conv_back(const Stage& s) {
 }
 
 // a of one sample as lists, for every step and output position.
-inline Events list_maps(const Window& w, const Stage& s, const float* a) {
-    Events e;
-    size_t most = (size_t)w.T * s.P() * s.Mp();
-    e.id = Buffer<uint32_t>(most);
-    e.value = Buffer<float>(most);
-    e.start = Buffer<uint32_t>((size_t)w.T * s.P() + 1);
+inline void list_maps(const Window& w, const Stage& s, const float* a, Events& e) {
     uint32_t n = 0, *start = e.start.data();
     for (int t = 0; t < w.T; t++)
         for (int p = 0; p < s.P(); p++) {
@@ -188,7 +183,6 @@ inline Events list_maps(const Window& w, const Stage& s, const float* a) {
         }
     *start = n;
     e.count = n;
-    return e;
 }
 
 // Raw dX, [padded input position][T][step] for one unit of input maps, of a kernel K wide: the sums of a row of inputs
@@ -257,6 +251,7 @@ struct MapStage {
 // One thread's memory for one stage.
 struct MapScratch {
     Buffer<float> g, a, u, quiet, below;
+    Events sent;
     MapScratch(const Window& w, const MapStage& m) {
         size_t unit = (size_t)w.T * UNIT;
         g = Buffer<float>(unit * MAX_UNITS);
@@ -267,6 +262,9 @@ struct MapScratch {
         if (m.s.inside) u = Buffer<float>(w.T * m.s.width());
         if (!m.before) return;
         a = Buffer<float>(w.T * m.s.width());
+        sent.id = Buffer<uint32_t>(w.T * m.s.width());
+        sent.value = Buffer<float>(w.T * m.s.width());
+        sent.start = Buffer<uint32_t>((size_t)w.T * m.s.P() + 1);
         size_t grid = (size_t)(m.s.PH() + 2 * m.s.pad) * (m.s.PW() + 2 * m.s.pad);
         below = Buffer<float>(grid * w.T * round_up(m.s.C, UNIT));
     }
@@ -336,7 +334,8 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
 // What the stage below gets, and how much of a was not zero.
 inline Above send_below(const Window& w, const MapStage& m, MapScratch& own, size_t& sent) {
     const Stage& s = m.s;
-    Events e = list_maps(w, s, own.a.data());
+    Events& e = own.sent;
+    list_maps(w, s, own.a.data(), e);
     sent += e.count;
     own.below.zero();
     size_t step = round_up(s.C, UNIT), part = (size_t)s.k * s.k * s.M * UNIT;

@@ -69,23 +69,32 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
 
 
 def _sizes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> list[tuple[Any, ...]]:
-    """Bytes that each stage leaves behind: potentials (whole cache lines), spikes, which potentials are kept.
+    """Bytes that each stage leaves behind: potentials inside a window (of maps), all potentials, spikes, window.
 
     Of maps, with the rectangle, only the potentials inside its window are written (window.h): what the others would
     have taken is asked for, but never touched.
     """
     sizes = []
     for stage in stages:
-        row, last = T * B * stage.row, stage is stages[-1]
-        bits = row // 8
-        u = 4 * row if save and stage.fires and stage.kind != LOOKUP else 0
-        inside = bits if u and stage.kind == CONV and SURROGATES[stage.surrogate] == "rectangle" and not last else 0
-        sizes.append((u, 0 if last else bits, inside))
+        frames, last = T * B, stage is stages[-1]
+        kept = save and stage.fires and stage.kind != LOOKUP
+        window = kept and stage.kind == CONV and SURROGATES[stage.surrogate] == "rectangle" and not last
+        sizes.append(
+            (
+                # a vector more for each sample: the last one is written whole
+                B * (4 * T * stage.OH * stage.OW * stage.M + 64) if window else 0,
+                4 * frames * stage.row if kept and not window else 0,
+                0 if last else frames * stage.row // 8,
+                frames * stage.row // 8 if window else 0,
+            )
+        )
     return sizes
 
 
-def _saved_bytes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> Any:
-    return sum(map(sum, _sizes(stages, T, B, save)))
+def _saved_bytes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> tuple[Any, Any]:
+    """Bytes of the two tensors that are saved; what is large is one of them, which the allocator keeps more easily."""
+    sizes = _sizes(stages, T, B, save)
+    return sum(size[0] for size in sizes), sum(sum(size[1:]) for size in sizes)
 
 
 class _Call:
@@ -117,14 +126,17 @@ class _Call:
         )
         setattr(self.window, "current" if stages[0].kind == CURRENT else "bits", self.kept[0].data_ptr())
 
-    def place(self, saved: Tensor, save: bool) -> None:
-        """Point every stage at its part of what is saved."""
-        at = saved.data_ptr()
+    def place(self, window: Tensor, rest: Tensor, save: bool) -> None:
+        """Point every stage at its parts of what is saved."""
         sizes = _sizes(self.stages, self.T, self.B, save)
-        for part, name in enumerate(("u", "bits", "inside")):  # potentials first: they are aligned
+        at = 0
+        for part, name in enumerate(("u", "u", "bits", "inside")):  # potentials first: they are aligned
+            if part < 2:
+                at = (window, rest)[part].data_ptr()
             for row, size in zip(self.rows, sizes, strict=True):
-                setattr(row, name, at if size[part] else None)
-                at += size[part]
+                if size[part]:
+                    setattr(row, name, at)
+                    at += size[part]
 
     def run(self, name: str) -> None:
         native.call(name, ctypes.byref(self.window), self.rows, len(self.rows))
@@ -146,33 +158,36 @@ class _Call:
 @torch.library.custom_op("stbp::chain", mutates_args=())
 def _chain(
     x: Tensor, parameters: Sequence[Tensor], layout: Sequence[int], neurons: Sequence[float], save: bool
-) -> tuple[Tensor, Tensor]:
-    """Output of the last stage, `[T, B, ...]`, and what `stbp::chain_backward` needs."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output of the last stage, `[T, B, ...]`, and what `stbp::chain_backward` needs, in two parts."""
     stages = _stages(layout)
     call = _Call(x, stages, parameters, neurons)
     out = torch.empty((*x.shape[:2], *stages[-1].outputs))
-    saved = torch.empty(_saved_bytes(stages, call.T, call.B, save), dtype=torch.uint8)
+    parts = [torch.empty(size, dtype=torch.uint8) for size in _saved_bytes(stages, call.T, call.B, save)]
     if out.numel():
         call.window.out = out.data_ptr()
-        call.place(saved, save)
+        call.place(*parts, save)
         call.run("stbp_chain_forward")
         call.note({0: "forward"})
-    return out, saved if save else saved.new_empty(0)
+    window, rest = parts if save else (torch.empty(0, dtype=torch.uint8) for _ in parts)
+    return out, window, rest
 
 
 @_chain.register_fake
 def _(x, parameters, layout, neurons, save):
     stages = _stages(layout)
-    saved = _saved_bytes(stages, x.shape[0], x.shape[1], True) if save else 0
+    sizes = _saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), device=x.device)
-    return out, torch.empty(saved, dtype=torch.uint8, device=x.device)
+    window, rest = (torch.empty(size, dtype=torch.uint8, device=x.device) for size in sizes)
+    return out, window, rest
 
 
 @torch.library.custom_op("stbp::chain_backward", mutates_args=())
 def _chain_backward(
     grad: Tensor,
     x: Tensor,
-    saved: Tensor,
+    window: Tensor,
+    rest: Tensor,
     parameters: Sequence[Tensor],
     layout: Sequence[int],
     neurons: Sequence[float],
@@ -186,7 +201,7 @@ def _chain_backward(
         return [g.zero_() for g in grads]
     grad = grad.contiguous()
     call.window.grad = grad.data_ptr()
-    call.place(saved, True)
+    call.place(window, rest, True)
     if needs[0]:
         call.window.grad_current = grads[0].data_ptr()
     given = zip(grads[1:], needs[1:], strict=True)
@@ -200,24 +215,24 @@ def _chain_backward(
 
 
 @_chain_backward.register_fake
-def _(grad, x, saved, parameters, layout, neurons, needs):
+def _(grad, x, window, rest, parameters, layout, neurons, needs):
     tensors = zip((x, *parameters), needs, strict=True)
     return [torch.empty(t.shape if need else 0, device=grad.device) for t, need in tensors]
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     x, parameters, ctx.layout, ctx.neurons, _ = inputs
-    ctx.save_for_backward(x, output[1], *parameters)
-    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, *output[1:], *parameters)
+    ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple:
-    x, saved, *parameters = ctx.saved_tensors
+def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple:
+    x, window, rest, *parameters = ctx.saved_tensors
     if grad is None:
         return None, [None] * len(parameters), None, None, None
     needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
-    grads = _chain_backward(grad, x, saved, parameters, ctx.layout, ctx.neurons, needs)
+    grads = _chain_backward(grad, x, window, rest, parameters, ctx.layout, ctx.neurons, needs)
     found = [g if need else None for g, need in zip(grads, needs, strict=True)]
     return found[0], found[1:], None, None, None
 

@@ -6,17 +6,22 @@
 
 namespace stbp {
 
+// Floats for the potentials of one sample: all of them, and a vector, since the last one is written whole.
+inline size_t kept_room(const Window& w, const Stage& s) { return (size_t)w.T * s.P() * s.M + UNIT; }
+
 // From u, [P][T][Mp], to s.u and s.inside of sample b.
 inline void keep_inside(const Window& w, const Stage& s, int b, const float* u) {
     size_t width = w.T * s.width();
-    float* to = s.u + b * width;
+    float* to = s.u + b * kept_room(w, s);
     uint8_t* inside = s.inside + b * width / 8;
     vf half = all(s.neuron.width / 2);
+    size_t Mp = s.Mp();
+    uint32_t tail = (1u << (s.M % UNIT ? s.M % UNIT : UNIT)) - 1;    // valid lanes of the last unit of maps
     for (size_t i = 0; i < width; i += UNIT) {
-        uint32_t bits = 0;
+        uint32_t bits = 0, valid = (i + UNIT) % Mp ? 0xFFFF : tail;
         for (int v = 0; v < PER_UNIT; v++) {
             vf x = load(u + i + v * LANES);
-            uint32_t some = ~bits_ge(absolute(x - s.neuron.threshold), half) & ((1ull << LANES) - 1);
+            uint32_t some = ~bits_ge(absolute(x - s.neuron.threshold), half) & (valid >> (v * LANES)) & ((1ull << LANES) - 1);
             bits |= some << (v * LANES);
 #if defined(__AVX512F__)
             store(to, (vf)_mm512_maskz_compress_ps((__mmask16)some, (__m512)x));
@@ -33,7 +38,7 @@ inline void keep_inside(const Window& w, const Stage& s, int b, const float* u) 
 // Back to u: outside the window any potential will do that is there too, above if the neuron fired and else below.
 inline void restore(const Window& w, const Stage& s, int b, float* u) {
     size_t width = w.T * s.width(), Mp = s.Mp();
-    const float* from = s.u + b * width;
+    const float* from = s.u + b * kept_room(w, s);
     const uint8_t *inside = s.inside + b * width / 8, *fired = s.bits + (size_t)b * w.T * s.bytes();
     vf above = all(s.neuron.threshold + s.neuron.width), below = all(s.neuron.threshold - s.neuron.width);
     for (size_t p = 0; p < (size_t)s.P(); p++)
