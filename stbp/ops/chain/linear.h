@@ -189,8 +189,10 @@ inline void to_dense(const Coded& c, int T, size_t K, float* x) {
 // at twice the rate of an event's addition from the second cache (measured, LOG.md).
 constexpr double DENSE = 0.45;
 
+// With no more outputs than this a row is added faster than the usual values are found.
+constexpr int FEW = 32;
+
 struct Input {
-    std::vector<Events> events;
     std::vector<Coded> coded;
     double density = 0;    // of the events
     bool dense = false;
@@ -222,7 +224,7 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
 #pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
     for (int b = 0; b < w.B; b++) {
         Rows from = rows_of(w, s, before, b);
-        if (s.complement && from.first)
+        if (s.complement && from.first && s.M > FEW)
             in.coded[b] = complement_code(from, w.T, K);
         else
             in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);

@@ -144,7 +144,10 @@ inline vf with_usual(vf events, float usual, vf total) {
 template <int U, bool VALUED>
 inline void add_weight_gradient(const Times& times, const float* g, const vf* total, float* D) {
     constexpr int NV = U * PER_UNIT;
+    const Times::Input* end = times.input.data() + times.input.size();
     for (const Times::Input& input : times.input) {
+        const float* next = D + (size_t)(&input + 1 < end ? (&input)[1].key : 0) * (U * UNIT);
+        for (int v = 0; v < U * PER_UNIT; v += 16 / LANES) __builtin_prefetch(next + v * LANES, 1);
         Sum<U> sum = add_rows<U, VALUED>({}, g, times.row.data(), times.value.data(), input.first, input.end);
         float* d = D + (size_t)input.key * (U * UNIT);
         for (int v = 0; v < NV; v++)
