@@ -233,7 +233,7 @@ def report(
     if add:
         _print(escape(str(results.collect(add))))
     if readme is not None:
-        results.update_readme(readme, results.read_results())
+        results.update_readme(readme, results.read_results(), results.read_benchmark())
     elif not add:
         print(results.table(results.read_results()))
 

@@ -13,6 +13,8 @@ from stbp.paper import entries
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
 BEGIN, END = "<!-- results: made by `stbp report`, do not edit -->", "<!-- end of results -->"
+BENCHMARK = FOLDER / "bench" / "cpu.json"
+BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "<!-- end of speed -->"
 
 
 def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
@@ -114,15 +116,47 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def update_readme(readme: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Put the table between the README's two markers.
+def speed(benchmark: dict[str, Any]) -> str:
+    """What `stbp bench --peers` measured, as a Markdown table: ours, and how many times that the best peers need."""
+    lines = [
+        "| network | | ours | fastest peer, not compiled | fastest of all |",
+        "|---|---|---|---|---|",
+    ]
+    units = {"step": ("training step", 1000.0, "ms"), "epoch": ("first epoch of MNIST", 1.0, "s")}
+    units["memory_mib"] = ("memory of training", 1.0, "MiB")
+    for network, found in benchmark["networks"].items():
+        for key, (name, scale, unit) in units.items():
+            ratio = found["ratios"].get(key)
+            if ratio is None:
+                continue
+            cells = [
+                f"{ratio[which]['ratio']:.1f} x ({ratio[which]['peer']}, {scale * ratio[which]['value']:.3g} {unit})"
+                for which in ("uncompiled", "all")
+            ]
+            ours = scale * ratio["all"]["value"] / ratio["all"]["ratio"]
+            lines.append(f"| {network} | {name} | {ours:.3g} {unit} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def read_benchmark(path: Path = BENCHMARK) -> dict[str, Any] | None:
+    """The published benchmark; None where there is none."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def update_readme(readme: Path, results: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None = None) -> None:
+    """Put the tables between the README's markers.
 
     Raises:
         ValueError: a marker is missing.
     """
+    parts = [(BEGIN, END, table(results))]
+    if benchmark is not None:
+        parts.append((BEGIN_SPEED, END_SPEED, speed(benchmark)))
     text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} must hold the lines {BEGIN} and {END}, between which the table goes")
-    write_atomically(readme, f"{before}{begin}\n{table(results)}\n{end}{after}".encode())
+    for opening, closing, content in parts:
+        before, begin, rest = text.partition(opening)
+        _, end, after = rest.partition(closing)
+        if not begin or not end:
+            raise ValueError(f"{readme} must hold the lines {opening} and {closing}, between which the table goes")
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    write_atomically(readme, text.encode())

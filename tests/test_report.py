@@ -74,6 +74,15 @@ def test_a_published_result_is_what_its_command_says(path: Path):
     assert "/" not in result["command"]
 
 
+def test_the_readmes_speed_table_is_made_from_the_benchmark():
+    benchmark = report.read_benchmark()
+    assert benchmark is not None
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text.partition(report.BEGIN_SPEED)[2].partition(report.END_SPEED)[0].strip()
+    assert shown == report.speed(benchmark)
+    assert "784-800-10 | training step" in shown
+
+
 def test_a_readme_without_the_markers_is_refused(tmp_path: Path):
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(ValueError, match="must hold the lines"):

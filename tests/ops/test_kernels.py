@@ -11,9 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stbp import Spikes, nn, ops
+from stbp import Spikes, fusion, nn, ops
 from stbp.ops import State, native, paths
 from stbp.ops.chain import op as chain_op
+from stbp.ops.chain import reference as chain_reference
 from stbp.ops.encode import reference as encode_reference
 from stbp.ops.lif import reference as lif_reference
 from stbp.ops.lif.reference import GateName, gates
@@ -202,6 +203,17 @@ def test_a_network_on_the_dyadic_grid_equals_the_reference(notation, density):
     assert torch.equal(got[0], want[0])
     for a, b in zip(got[1:], want[1:], strict=True):
         assert difference(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("notation", NETWORKS)
+def test_a_chain_is_the_composition_of_its_operators(notation):
+    x = spikes(*NETWORKS[notation])
+    net = dyadic(nn.build(notation, decay=0.25))
+    inside = x.flatten(2) if net.flatten_input else x
+    chain = fusion.plan(list(net), Spikes.pack(inside))
+    assert chain.length == len(net)
+    want = chain_reference.chain(inside, chain.stages, chain.parameters, chain.neurons)
+    assert torch.equal(chain.run(Spikes.pack(inside)), want)
 
 
 @pytest.mark.parametrize("curve", CURVES)

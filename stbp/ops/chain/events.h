@@ -1,4 +1,4 @@
-// Lists of events of one sample's window, read from bits: by time step for the forward pass, by input for the gradients.
+// Lists of events of one sample's window, read from bits: by step for the forward pass, by input for the gradients.
 #pragma once
 
 #include <vector>
@@ -214,9 +214,9 @@ struct Coded {
     Buffer<uint32_t> base;
     Buffer<float> base_value;    // empty: 1
     size_t bases = 0;
-    Buffer<uint32_t> id;       // step t: rows to add, start[2t] to start[2t + 1]; to subtract, from there to start[2t + 2]
+    Buffer<uint32_t> id;
     Buffer<float> value;
-    Buffer<uint32_t> start;    // [2 T + 1]
+    Buffer<uint32_t> start;    // [2 T + 1]; step t adds from 2 t to 2 t + 1 and subtracts from there to 2 t + 2
     size_t fired = 0;          // events before coding
 };
 

@@ -238,7 +238,8 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
     return in;
 }
 
-inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path, double* density) {
+inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path,
+                           double* density) {
     Input in = read_batch(w, s, before);
     density[0] = in.density;
     path[0] = in.dense ? 2 : 1;
@@ -256,7 +257,8 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
         for (int task = 0; task < tiles.count * parts; task++) {
             Tile tile = tiles[task / parts];
             if (packed != tile.first) pack_forward(s, tile, rows.data()), packed = tile.first;
-            int first = (int)((int64_t)w.B * (task % parts) / parts), end = (int)((int64_t)w.B * (task % parts + 1) / parts);
+            int64_t part = task % parts;
+            int first = (int)(w.B * part / parts), end = (int)(w.B * (part + 1) / parts);
             with_units(tile.units, [&](auto units) {
                 constexpr int U = std::min<int>(units, MAX_UNITS);
                 Sum<U> bias = bias_of<U>(s, tile);

@@ -20,7 +20,8 @@ inline uint32_t append_nonzero(vf v, int first, uint32_t* id, float* value) {
     uint32_t m = bits_nonzero(v);
 #if defined(__AVX512F__)
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    _mm512_storeu_si512(id, _mm512_maskz_compress_epi32((__mmask16)m, _mm512_add_epi32(lane, _mm512_set1_epi32(first))));
+    __m512i number = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    _mm512_storeu_si512(id, _mm512_maskz_compress_epi32((__mmask16)m, number));
     _mm512_storeu_ps(value, _mm512_maskz_compress_ps((__mmask16)m, (__m512)v));
     return __builtin_popcount(m);
 #else
@@ -114,8 +115,9 @@ inline void outside_gradient(const Window& w, const Stage& s, int b, Tile tile, 
         std::memcpy(to + t * tile.width(), w.grad + ((size_t)t * w.B + b) * s.M + tile.first, n * sizeof(float));
 }
 
-// Backward through U units of neurons: `g`, [T][U * 16], holds dL/do and becomes dL/du. `u` and `a` have rows of `stride`
-// floats; `a` may be null. `ahead` is how far the potentials lie that will be read next: they are fetched meanwhile.
+// Backward through U units of neurons: `g`, [T][U * 16], holds dL/do and becomes dL/du. `u` and `a` have rows of
+// `stride` floats; `a` may be null. `ahead` is how far the potentials lie that will be read next: they are fetched
+// meanwhile.
 template <int U, int S>
 inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, ptrdiff_t ahead, float* g, float* a,
                          vf* sum) {
@@ -217,9 +219,9 @@ struct Upper {
 
 // One task of a stage's backward pass: a tile of neurons, a group of samples.
 template <int U, int S>
-inline void back_task(const Window& w, const Stage& s, const Stage* before, Upper up, const Plan& plan, int group, Tile tile,
-                      const std::vector<Times>& times, const uint8_t* live, const float* up_rows, float* g, Sent* sent,
-                      float* D, float* db) {
+inline void back_task(const Window& w, const Stage& s, const Stage* before, Upper up, const Plan& plan, int group,
+                      Tile tile, const std::vector<Times>& times, const uint8_t* live, const float* up_rows, float* g,
+                      Sent* sent, float* D, float* db) {
     constexpr int NV = U * PER_UNIT;
     vf all_sums[NV] = {};
     for (int c = 0; c < plan.per_group; c++) {
@@ -342,8 +344,8 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
             with_units(tile.units, [&](auto units) {
                 with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
                     constexpr int U = std::min<int>(units, MAX_UNITS);
-                    back_task<U, surrogate>(w, s, before, up, plan, group, tile, times, live.data(), rows.data(), g.data(), sent,
-                                            weighted ? D : nullptr, db);
+                    back_task<U, surrogate>(w, s, before, up, plan, group, tile, times, live.data(), rows.data(),
+                                            g.data(), sent, weighted ? D : nullptr, db);
                 });
             });
             if (!shared) unpack_gradient(s, tile, D, db, 1, 0, 0);

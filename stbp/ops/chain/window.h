@@ -21,7 +21,8 @@ inline void keep_inside(const Window& w, const Stage& s, int b, const float* u) 
         uint32_t bits = 0, valid = (i + UNIT) % Mp ? 0xFFFF : tail;
         for (int v = 0; v < PER_UNIT; v++) {
             vf x = load(u + i + v * LANES);
-            uint32_t some = ~bits_ge(absolute(x - s.neuron.threshold), half) & (valid >> (v * LANES)) & ((1ull << LANES) - 1);
+            uint32_t outside = bits_ge(absolute(x - s.neuron.threshold), half);
+            uint32_t some = ~outside & (valid >> (v * LANES)) & ((1ull << LANES) - 1);
             bits |= some << (v * LANES);
 #if defined(__AVX512F__)
             store(to, (vf)_mm512_maskz_compress_ps((__mmask16)some, (__m512)x));

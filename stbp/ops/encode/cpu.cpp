@@ -4,6 +4,7 @@
 
 #include "stbp/ops/encode/random.h"
 #include "stbp/ops/native/api.h"
+#include "stbp/ops/native/bits.h"
 #include "stbp/ops/native/vec.h"
 
 namespace {
@@ -16,34 +17,28 @@ struct Pixel {
 
 uint32_t level_of(float p) { return (uint32_t)std::ceil((double)p * ALWAYS); }
 
-// The spikes of one sample, [T][bytes].
-struct Sample {
-    uint8_t* bits;
-    size_t bytes;
-    int T;
-    void set(int t, uint32_t pixel) { bits[t * bytes + pixel / 8] |= (uint8_t)(1u << pixel % 8); }
-};
-
-// Draws for pixels two by two or more: every lane is a pixel and a block of four steps.
-void draw(const std::vector<Pixel>& pixels, uint32_t sample, uint32_t seed, uint32_t epoch, Sample out) {
+// Draws for all pixels: every lane is a pixel and a block of four steps. No branch depends on a random number.
+void draw(const std::vector<Pixel>& pixels, uint32_t sample, uint32_t seed, uint32_t epoch, int T, stbp::StepMap& map) {
     using stbp::SIDE;
-    int blocks = (out.T + 3) / 4;
-    size_t lanes = pixels.size() * blocks;
+    size_t blocks = (T + 3) / 4, lanes = pixels.size() * blocks, pixel = 0, block = 0;
     for (size_t first = 0; first < lanes; first += SIDE) {
-        alignas(64) uint32_t c[4][SIDE];
-        int n = (int)std::min<size_t>(SIDE, lanes - first);
-        for (int i = 0; i < SIDE; i++) {
-            size_t lane = i < n ? first + i : first;
-            c[0][i] = pixels[lane / blocks].index, c[1][i] = (uint32_t)(lane % blocks), c[2][i] = sample, c[3][i] = epoch;
+        alignas(64) uint64_t c[4][SIDE];
+        size_t n = std::min<size_t>(SIDE, lanes - first), p = pixel, t = block;
+        for (size_t i = 0; i < SIDE; i++) {
+            c[0][i] = pixels[std::min(p, pixels.size() - 1)].index, c[1][i] = t, c[2][i] = sample, c[3][i] = epoch;
+            if (++t == blocks) t = 0, p++;
         }
         stbp::philox(c, seed, 0);
-        for (int i = 0; i < n; i++) {
-            Pixel pixel = pixels[(first + i) / blocks];
-            int t = (int)((first + i) % blocks) * 4;
-            for (int word = 0; word < 4 && t + word < out.T; word++)
-                if (c[word][i] >> 8 < pixel.level) out.set(t + word, pixel.index);
+        for (size_t i = 0; i < n; i++) {
+            uint64_t fired = 0;
+            for (int word = 0; word < 4; word++)
+                fired |= (uint64_t)((uint32_t)c[word][i] >> 8 < pixels[pixel].level) << word;
+            map.bits[pixels[pixel].index * map.words + block / 16] |= fired << (4 * (block % 16));
+            if (++block == blocks) block = 0, pixel++;
         }
     }
+    uint64_t valid = T % 64 ? (1ull << T % 64) - 1 : ~0ull;    // the last block may reach beyond the window
+    for (const Pixel& one : pixels) map.bits[one.index * map.words + map.words - 1] &= valid;
 }
 
 }  // namespace
@@ -56,23 +51,22 @@ STBP_API void stbp_bernoulli(const void* image, int bytes_per_pixel, int64_t B, 
     size_t row = (N + 7) / 8;
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<uint8_t> own(T * row);
+        stbp::StepMap map(T, row * 8);
         std::vector<Pixel> pixels;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t b = 0; b < B; b++) {
-            std::fill(own.begin(), own.end(), 0);
+            map.bits.zero();
             pixels.clear();
-            Sample out{own.data(), row, T};
             for (int64_t i = 0; i < N; i++) {
                 uint32_t level = bytes_per_pixel == 1 ? byte_level[static_cast<const uint8_t*>(image)[b * N + i]]
                                                       : level_of(static_cast<const float*>(image)[b * N + i]);
                 if (level >= ALWAYS)
-                    for (int t = 0; t < T; t++) out.set(t, (uint32_t)i);
+                    map.fill(i, T);
                 else if (level)
                     pixels.push_back({(uint32_t)i, level});
             }
-            draw(pixels, (uint32_t)sample[b], seed, epoch, out);
-            for (int t = 0; t < T; t++) std::memcpy(bits + (t * B + b) * row, own.data() + t * row, row);
+            draw(pixels, (uint32_t)sample[b], seed, epoch, T, map);
+            map.write(bits + b * row, T, row, B * row);
         }
     }
 }

@@ -1,4 +1,4 @@
-// The iterative LIF neuron on one vector of neurons: see reference.py for the definition, ops/README.md for the symbols.
+// The iterative LIF neuron on one vector of neurons: reference.py is the definition, ops/README.md has the symbols.
 #pragma once
 
 #include "stbp/ops/native/vec.h"

@@ -106,6 +106,12 @@ struct StepMap {
             }
     }
 
+    // All of T steps.
+    void fill(size_t neuron, int T) {
+        for (size_t j = 0; j < words; j++)
+            bits[neuron * words + j] = T - 64 * j >= 64 ? ~0ull : (1ull << (T - 64 * j)) - 1;
+    }
+
     uint32_t fired(size_t neuron) const {
         uint32_t n = 0;
         for (size_t j = 0; j < words; j++) n += __builtin_popcountll(bits[neuron * words + j]);

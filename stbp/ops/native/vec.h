@@ -1,6 +1,6 @@
 // One vector register of floats, the same on every instruction set: arithmetic is the compiler's (vector extensions),
-// what they cannot say (fused multiply-add, masks) is below. Products and sums that decide a spike are written `a * b + c`
-// and are never fused (-ffp-contract=off); `fma` is for synapses and gradients, where float32 rounding is allowed.
+// what they cannot say (fused multiply-add, masks) is below. Products and sums that decide a spike are written
+// `a * b + c` and are never fused (-ffp-contract=off); `fma` is for synapses and gradients, where float32 rounding is allowed.
 #pragma once
 
 #include <cstddef>
