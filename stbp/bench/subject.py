@@ -26,7 +26,7 @@ class Task:
     T: int = 30
     batch: int = 100
     decay: float = 0.2
-    threshold: float = 0.5
+    threshold: float = 0.3
     width: float = 1.0
 
     def build(self, input_rate: float = 0.1) -> nn.Network:

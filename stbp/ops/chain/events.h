@@ -284,6 +284,16 @@ struct Times {
     Buffer<float> value;
 };
 
+// Lists of equal length one after another: the processor foresees where each one ends.
+inline void sort_by_length(std::vector<Times::Input>& input, int T) {
+    std::vector<uint32_t> at(T + 2, 0);
+    for (const Times::Input& one : input) at[one.end - one.first + 1]++;
+    for (int i = 0; i <= T; i++) at[i + 1] += at[i];
+    std::vector<Times::Input> sorted(input.size());
+    for (const Times::Input& one : input) sorted[at[one.end - one.first]++] = one;
+    input.swap(sorted);
+}
+
 // Of one sample whose events all count one. An input that fires in more than half of the steps is listed by the others.
 inline Times by_input(Rows rows, int T, size_t inputs) {
     StepMap map(T, rows.bytes * 8);
@@ -300,6 +310,7 @@ inline Times by_input(Rows rows, int T, size_t inputs) {
         map.each(k, T, !missing, [&](uint32_t t) { times.row[n++] = t; });
         times.input.push_back({(uint32_t)k, first, n, missing ? 1.0f : 0.0f});
     }
+    sort_by_length(times.input, T);
     return times;
 }
 
