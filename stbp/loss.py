@@ -15,8 +15,9 @@ def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor,
         y: class indices, `[B]`, in [0, K).
     """
     _check(o, y)
-    target = torch.nn.functional.one_hot(y, o.shape[2]).to(o.dtype)
-    return (target - o.mean(0)).square().sum(1).mean() / 2
+    rate = o.mean(0)
+    target = torch.zeros_like(rate).scatter_(1, y[:, None], 1.0)
+    return (target - rate).square().sum() / (2 * len(y))
 
 
 def cross_entropy(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -35,5 +36,7 @@ def _check(o: Tensor, y: Tensor) -> None:
         raise ValueError(f"o must be [T, B, K] with at least one step, sample and class; got {list(o.shape)}")
     if y.shape != o.shape[1:2] or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 [{o.shape[1]}], a class index a sample; got {y.dtype} {list(y.shape)}")
-    if y.device.type == "cpu" and not 0 <= int(y.min()) <= int(y.max()) < o.shape[2]:
-        raise ValueError(f"y must hold class indices in [0, {o.shape[2]}); got {int(y.min())} to {int(y.max())}")
+    if y.device.type == "cpu":
+        least, most = (int(bound) for bound in y.aminmax())
+        if not 0 <= least <= most < o.shape[2]:
+            raise ValueError(f"y must hold class indices in [0, {o.shape[2]}); got {least} to {most}")

@@ -32,7 +32,8 @@ NOT_COMPILED = ("784-400-400-10",)
 PIXELS = 784  # inputs of a network that is given MNIST
 
 METHOD = {
-    "task": "decay 0.2, threshold 0.3 (those of our own experiments), hard reset to 0, rectangle of width 1, squared error of firing rates, Adam",
+    "task": "decay 0.2, threshold 0.3 (our experiments'), hard reset to 0, rectangle of width 1, squared error of "
+    "firing rates, Adam",
     "step": "from the same dense float32 spikes [T, B, ...], our packing inside: forward, loss, backward, optimiser, "
     "zeroing of gradients; learning rate 0, so that the weights stay those named; no sample's backward pass skipped. "
     f"A turn lasts at least {1000 * timing.TURN:g} ms; steps shorter than {1000 * timing.SHORT:g} ms have one before "

@@ -394,7 +394,7 @@ def test_the_structures_have_the_size_that_the_kernels_expect():
 # --- encoder and packing -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("T", [1, 4, 30, 33])
+@pytest.mark.parametrize("T", [1, 4, 30, 33, 64, 130])
 @pytest.mark.parametrize("N", [1, 7, 63, 129])
 @pytest.mark.parametrize("kind", ["bytes", "floats"])
 def test_bernoulli_spikes_are_those_of_the_reference(T, N, kind):

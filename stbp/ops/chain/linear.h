@@ -240,14 +240,14 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
 
 inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path,
                            double* density) {
+    Window to = w;
+    if (!last) to.out = nullptr;
     Input in = read_batch(w, s, before);
     density[0] = in.density;
     path[0] = in.dense ? 2 : 1;
     int K = s.inputs();
     Tiles tiles(s.M, K);
     int parts = std::clamp((w.B + 3) / 4, 1, 8);
-    Window to = w;
-    if (!last) to.out = nullptr;
 #pragma omp parallel num_threads(w.threads)
     {
         FlushDenormals mode;

@@ -1,11 +1,13 @@
 """`chain`: a run of layers, [pooling] + synapse + neurons, as one operator: what lies between them stays bits."""
 
 import ctypes
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stbp.ops import native, paths
 from stbp.ops.lif.op import Neuron
@@ -97,20 +99,28 @@ def _saved_bytes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymI
     return sum(size[0] for size in sizes), sum(sum(size[1:]) for size in sizes)
 
 
+@functools.lru_cache(maxsize=64)
+def _template(stages: tuple[Stage, ...], neurons: tuple[float, ...]) -> bytes:
+    """The stages as the kernels take them, without addresses."""
+    rows = (_Stage * len(stages))()
+    for i, (row, stage) in enumerate(zip(rows, stages, strict=True)):
+        for name in Stage._fields[:12]:
+            setattr(row, name, getattr(stage, name))
+        part = neurons[8 * i : 8 * i + 8]
+        row.neuron = Neuron.of(part[:2], part[2:6], part[6], SURROGATES[stage.surrogate], part[7])
+    return bytes(rows)
+
+
 class _Call:
     """The arguments of a kernel; it keeps the tensors alive whose addresses they hold."""
 
     def __init__(self, x: Tensor, stages: list[Stage], parameters: Sequence[Tensor], neurons: Sequence[float]):
         self.T, self.B = x.shape[:2]
         self.stages = stages
-        self.rows = (_Stage * len(stages))()
+        self.rows = (_Stage * len(stages)).from_buffer_copy(_template(tuple(stages), tuple(neurons)))
         self.kept = [tensor.contiguous() for tensor in (x, *parameters)]
         given = iter(self.kept[1:])
-        for i, (row, stage) in enumerate(zip(self.rows, stages, strict=True)):
-            for name in Stage._fields[:12]:
-                setattr(row, name, getattr(stage, name))
-            part = neurons[8 * i : 8 * i + 8]
-            row.neuron = Neuron.of(part[:2], part[2:6], part[6], SURROGATES[stage.surrogate], part[7])
+        for row, stage in zip(self.rows, stages, strict=True):
             if stage.kind != CURRENT:
                 row.weight = next(given).data_ptr()
             if stage.bias:
@@ -268,7 +278,8 @@ class _Direct(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, *grads):
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         needs = ctx.needs_input_grad[3:]
         stages, neurons = ctx.rest
         found = _run_back(grads[0], ctx.saved_tensors, stages, neurons, needs)
