@@ -58,10 +58,10 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     parameters: list[Tensor] = []
     if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
         return chain
-    if not paths.compiled(x.bits if isinstance(x, Spikes) else x):
+    if not (paths.compiled(others=(x.bits,)) if isinstance(x, Spikes) else paths.compiled(x)):
         return chain
     for index, module in enumerate(modules):
-        if _hooked(module):
+        if _watched(module) or not _plain(module):
             break
         if isinstance(module, nn.LIF):
             if index == 0 and not isinstance(x, Spikes):
@@ -89,9 +89,25 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     return chain
 
 
-def _hooked(module: torch.nn.Module) -> bool:
+def _watched(module: torch.nn.Module) -> bool:
     """Whether somebody wants to see this very module being called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    everywhere = torch.nn.modules.module
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or everywhere._global_forward_hooks
+        or everywhere._global_forward_pre_hooks
+        or everywhere._global_backward_hooks
+        or everywhere._global_backward_pre_hooks
+    )
+
+
+def _plain(module: torch.nn.Module) -> bool:
+    """Whether the module does what its class in `nn` does: no subclass of it that computes something else."""
+    ours = (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
+    return "forward" not in vars(module) and any(type(module).forward is kind.forward for kind in ours)
 
 
 def _current(size: tuple[int, ...]) -> Stage | None:
@@ -108,7 +124,9 @@ def _synapse(module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, p
         if first and pool == 1 and flat:  # in the order of the input: nothing to sort
             size = (math.prod(size),)
         maps, height, width = (*size, 1, 1)[:3]
-        if (len(size) == 3 and not flat) or maps * (height // pool) * (width // pool) != module.in_features:
+        if len(size) != (3 if flat and len(size) > 1 else 1):
+            return None
+        if maps * (height // pool) * (width // pool) != module.in_features:
             return None
         return linear_stage(size, module.out_features, bias, pool)
     if flat or len(size) != 3 or size[0] != module.weight.shape[1]:

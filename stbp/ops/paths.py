@@ -1,6 +1,6 @@
 """Which way the operators took: what was measured, what was chosen, and the switches that benchmarks and tests need."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -76,13 +76,13 @@ def skip() -> bool:
     return _skip.get()
 
 
-def compiled(*tensors: torch.Tensor | None) -> bool:
-    """Whether the compiled kernels serve these tensors: on the CPU, floating point ones of float32."""
+def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
+    """Whether the compiled kernels serve these tensors: float32 and on the CPU; of `others` only the device counts."""
     for tensor in tensors:
-        if tensor is None:
-            continue
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+        if tensor is not None and (tensor.device.type != "cpu" or tensor.dtype != torch.float32):
             return False
+    if any(tensor.device.type != "cpu" for tensor in others):
+        return False
     if _reference.get():
         return False
     if native.kernels() is None:

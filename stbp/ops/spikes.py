@@ -50,6 +50,11 @@ class Spikes:
             raise ValueError(
                 f"bits must be uint8 {list(expected)} for spikes {list(shape)}; got {bits.dtype} {list(bits.shape)}"
             )
+        spare = -math.prod(shape[2:]) % 8
+        if spare and bits.numel() and bits.device.type == "cpu" and int(bits[..., -1].max()) >> (8 - spare):
+            raise ValueError(
+                f"bits must be zero beyond the last element of {list(shape)}: {spare} spare bits in the last byte"
+            )
         self.bits = bits
         self.shape = torch.Size(shape)
 
@@ -62,7 +67,7 @@ class Spikes:
         """
         if o.dim() < 3:
             raise ValueError(f"o must be [T, B, ...] with at least three axes; got {list(o.shape)}")
-        if paths.compiled(o) and o.dtype == torch.float32:
+        if paths.compiled(o):
             packed = cls.packed(o)
             if packed is not None:
                 return packed
@@ -76,7 +81,7 @@ class Spikes:
         """As `pack`, by the compiled kernel; None where a value is neither 0 nor 1. For float32 on the CPU."""
         o = o.detach().contiguous()
         n = math.prod(o.shape[2:])
-        bits = torch.empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)
+        bits = o.new_empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)
         size = ctypes.c_int64(o.shape[0] * o.shape[1]), ctypes.c_int64(n)
         places = [ctypes.c_void_p(t.data_ptr()) for t in (o, bits)]
         binary = native.call("stbp_pack", places[0], *size, places[1], torch.get_num_threads())

@@ -456,6 +456,68 @@ def test_layers_are_named_as_in_the_state_dict():
     assert [path.kernel for path in seen if path.step == "forward"] == ["lookup", "events", "events", "events"]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float64])
+def test_what_is_not_float32_is_not_read_as_if_it_were(dtype):
+    with paths.watch() as seen:
+        assert nn.build("20-30-4").to(torch.float64)(spikes(5, 2, 20).to(torch.float64)).dtype == torch.float64
+        ours = nn.Network(torch.nn.Identity())
+        assert torch.equal(ours(spikes(5, 2, 20).to(dtype)), spikes(5, 2, 20).to(dtype))
+        weight, bias = random(4, 20).double(), random(4).double()
+        assert ops.linear(Spikes.pack(spikes(5, 2, 20)), weight, bias).dtype == torch.float64
+    assert not seen
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])
+def test_torchs_default_dtype_changes_nothing(default):
+    net = dyadic(nn.build("40-63-10", decay=0.25))
+    x = spikes(7, 3, 40)
+    want = compared(net, x)
+    torch.set_default_dtype(default)
+    try:
+        o = net(x)
+        got = (o, *torch.autograd.grad((o * random(*o.shape, seed=5).float()).sum(), list(net.parameters())))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(part.dtype == torch.float32 for part in got)
+    assert torch.equal(got[0], want[0])
+
+
+def test_bits_beyond_the_last_element_are_refused():
+    with pytest.raises(ValueError, match="6 spare bits"):
+        Spikes(torch.full((3, 2, 2), 255, dtype=torch.uint8), (3, 2, 10))
+
+
+def test_input_of_another_rank_is_no_chain():
+    odd = Spikes.pack(spikes(5, 3, 2, 3, 4, 5))
+    assert fusion.plan([nn.Linear(24, 4), nn.LIF()], odd).length == 0
+    assert fusion.plan([nn.Linear(16, 4), nn.LIF()], Spikes.pack(spikes(5, 3, 4, 4))).length == 0
+    assert fusion.plan([nn.Flatten(), nn.Linear(120, 4), nn.LIF()], odd).length == 3
+
+
+def test_a_subclass_that_computes_something_else_is_not_fused():
+    class Silent(nn.LIF):
+        def forward(self, x):
+            return x * 0
+
+    net = nn.Network(nn.Linear(20, 4), Silent())
+    with paths.watch() as seen:
+        net(spikes(5, 2, 20))
+    assert fusion.plan(list(net), Spikes.pack(spikes(5, 2, 20))).length == 0
+    assert [path.operator for path in seen][:1] == ["linear"]
+
+
+def test_a_window_narrower_than_rounding_keeps_spikes_apart():
+    net = nn.build("8x8-5C3-6C3-2", decay=0.0, threshold=100.0, width=1e-6)
+    dyadic(net)
+    x = spikes(4, 2, 1, 8, 8)
+    assert all(torch.equal(a, b) for a, b in zip(compared(net, x)[1:], reference_of(net, x)[1:], strict=True))
+
+
+def reference_of(net: nn.Network, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    with paths.reference_only():
+        return compared(net, x)
+
+
 def test_hooks_on_a_layer_are_called():
     net = nn.build("20-30-4")
     called = []

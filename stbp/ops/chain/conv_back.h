@@ -349,7 +349,7 @@ inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
         double found = 0;
         for (int g = 0; g < groups; g++) found += sent[(size_t)g * n + i];
         w.density[3 * i + 1] = samples ? found / (samples * w.T * stages[i].P() * stages[i].M) : 0;
-        w.path[3 * i + 1] = stages[i].kind == CURRENT ? 0 : 3;
+        w.path[3 * i + 1] = stages[i].kind == CURRENT || !stages[i].grad_weight ? 0 : 3;
         w.path[3 * i + 2] = i ? 1 : 0;
     }
 }

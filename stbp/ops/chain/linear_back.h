@@ -360,7 +360,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
         }
     }
     if (sent) list_sent(w, s, *sent, density);
-    path[2] = sent && sent->dense ? 2 : 1;
+    path[2] = !sent ? 0 : sent->dense ? 2 : 1;
 }
 
 }  // namespace stbp

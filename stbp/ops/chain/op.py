@@ -14,6 +14,7 @@ from stbp.ops.lif.op import Neuron
 from stbp.ops.surrogate import Surrogate
 
 CURRENT, LINEAR, CONV, LOOKUP = range(4)
+_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 _NAMES = ("lif", "linear", "conv2d", "conv2d")
 SURROGATES = get_args(Surrogate)
 # What the numbers mean that the kernels report, forward, weight and input.
@@ -161,18 +162,16 @@ class _Call:
                 kernel = PATHS[self.path[3 * i + column]]
                 if kernel:
                     density = float("nan") if column == 1 else self.density[3 * i + min(column, 1)]
-                    paths.note(
-                        f"{stage.layer} {('lif', 'linear', 'conv2d', 'conv2d')[stage.kind]}", step, kernel, density
-                    )
+                    paths.note(name or f"{stage.layer} {_NAMES[stage.kind]}", step, kernel, density)
 
 
 def _run(
     x: Tensor, parameters: Sequence[Tensor], stages: list[Stage], neurons: Sequence[float], save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = _Call(x, stages, parameters, neurons)
-    out = torch.empty((*x.shape[:2], *stages[-1].outputs))
+    out = torch.empty((*x.shape[:2], *stages[-1].outputs), **_FLOAT)
     sizes = _saved_bytes(stages, call.T, call.B, save)
-    window, rest = (torch.empty(size, dtype=torch.uint8) for size in sizes)
+    window, rest = (torch.empty(size, dtype=torch.uint8, device="cpu") for size in sizes)
     if out.numel():
         call.window.out = out.data_ptr()
         call.place(window, rest, save)
@@ -193,7 +192,7 @@ def _chain(
 def _(x, parameters, layout, neurons, save):
     stages = _stages(layout)
     sizes = _saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
-    out = torch.empty((*x.shape[:2], *stages[-1].outputs), device=x.device)
+    out = torch.empty((*x.shape[:2], *stages[-1].outputs), dtype=torch.float32, device=x.device)
     window, rest = (torch.empty(size, dtype=torch.uint8, device=x.device) for size in sizes)
     return out, window, rest
 
@@ -207,7 +206,7 @@ def _run_back(
 ) -> list[Tensor]:
     x, window, rest, *parameters = saved
     call = _Call(x, stages, parameters, neurons)
-    grads = [torch.empty(t.shape if need else 0) for t, need in zip((x, *parameters), needs, strict=True)]
+    grads = [torch.empty(t.shape if need else 0, **_FLOAT) for t, need in zip((x, *parameters), needs, strict=True)]
     if not grad.numel():
         return [g.zero_() for g in grads]
     grad = grad.contiguous()
@@ -243,7 +242,7 @@ def _chain_backward(
 @_chain_backward.register_fake
 def _(grad, x, window, rest, parameters, layout, neurons, needs):
     tensors = zip((x, *parameters), needs, strict=True)
-    return [torch.empty(t.shape if need else 0, device=grad.device) for t, need in tensors]
+    return [torch.empty(t.shape if need else 0, dtype=torch.float32, device=grad.device) for t, need in tensors]
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -300,7 +299,7 @@ def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neur
         spikes of the last stage, `[T, B, ...]`.
     """
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
-    if type(x) is Tensor and not torch.compiler.is_compiling():
+    if type(x) is Tensor and not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
         out = _Direct.apply(list(stages), neurons, save, x, *parameters)
         assert isinstance(out, Tensor)
         return out
@@ -318,7 +317,7 @@ def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> 
     """
     stage = stage._replace(fires=0, complement=0)
     call = _Call(bits, [stage], [weight] if bias is None else [weight, bias], _NO_NEURON)
-    out = torch.empty((*bits.shape[:2], *stage.outputs))
+    out = torch.empty((*bits.shape[:2], *stage.outputs), **_FLOAT)
     if out.numel():
         call.window.out = out.data_ptr()
         call.run("stbp_chain_forward")
@@ -333,7 +332,8 @@ def synapse_backward(
     stage = stage._replace(fires=0, complement=0, bias=0)
     call = _Call(bits, [stage], [weight], _NO_NEURON)
     grads = [
-        torch.empty(shape if need else 0) for shape, need in zip((weight.shape, weight.shape[:1]), needs, strict=True)
+        torch.empty(shape if need else 0, **_FLOAT)
+        for shape, need in zip((weight.shape, weight.shape[:1]), needs, strict=True)
     ]
     if not grad.numel():
         return grads[0].zero_(), grads[1].zero_()

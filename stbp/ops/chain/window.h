@@ -41,7 +41,9 @@ inline void restore(const Window& w, const Stage& s, int b, float* u) {
     size_t width = w.T * s.width(), Mp = s.Mp();
     const float* from = s.u + b * kept_room(w, s);
     const uint8_t *inside = s.inside + b * width / 8, *fired = s.bits + (size_t)b * w.T * s.bytes();
-    vf above = all(s.neuron.threshold + s.neuron.width), below = all(s.neuron.threshold - s.neuron.width);
+    // twice the threshold and zero where the width is lost in rounding
+    vf above = all(std::max(s.neuron.threshold + s.neuron.width, 2 * s.neuron.threshold));
+    vf below = all(std::min(s.neuron.threshold - s.neuron.width, 0.0f));
     for (size_t p = 0; p < (size_t)s.P(); p++)
         for (int t = 0; t < w.T; t++)
             for (size_t n = 0; n < Mp; n += UNIT, u += UNIT, inside += 2) {

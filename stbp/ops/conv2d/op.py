@@ -25,7 +25,7 @@ def _stage(shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, p
 @torch.library.custom_op("stbp::conv2d", mutates_args=())
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     stage = _stage(list(x.shape[2:]), weight, bias, stride, padding)
-    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight) else None
+    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight, bias) else None
     if stage and spikes:
         return synapse(spikes.bits, stage, weight, bias)
     return reference.conv2d(x, weight, bias, stride, padding)
@@ -36,7 +36,7 @@ def _conv2d_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     stage = _stage(list(x.shape[2:]), weight, None, stride, padding)
-    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight) else None
+    spikes = Spikes.packed(x) if stage and paths.compiled(x, weight, grad) else None
     if stage and spikes:
         grad_x = reference.conv2d_backward(grad, x, weight, stride, padding, [needs[0], False, False])[0]
         return grad_x, *synapse_backward(grad, spikes.bits, stage, weight, needs[1:])
@@ -48,7 +48,7 @@ def _conv2d_spikes(
     bits: Tensor, shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> Tensor:
     stage = _stage(shape, weight, bias, stride, padding)
-    if stage and paths.compiled(weight):
+    if stage and paths.compiled(weight, bias, others=(bits,)):
         return synapse(bits, stage, weight, bias)
     return reference.conv2d(_unpack(bits, shape, weight.dtype), weight, bias, stride, padding)
 
@@ -58,7 +58,7 @@ def _conv2d_spikes_backward(
     grad: Tensor, bits: Tensor, shape: list[int], weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:
     stage = _stage(shape, weight, None, stride, padding)
-    if stage and paths.compiled(weight):
+    if stage and paths.compiled(weight, grad, others=(bits,)):
         return synapse_backward(grad, bits, stage, weight, needs)
     o = _unpack(bits, shape, weight.dtype)
     return reference.conv2d_backward(grad, o, weight, stride, padding, [False, *needs])[1:]

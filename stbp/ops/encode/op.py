@@ -13,14 +13,14 @@ from stbp.ops.spikes import Spikes
 
 @torch.library.custom_op("stbp::bernoulli", mutates_args=())
 def _bernoulli(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
-    if image.dtype in (torch.uint8, torch.float32) and paths.compiled(image):
+    if image.dtype in (torch.uint8, torch.float32) and paths.compiled(others=(image, sample)):
         return _compiled(image, T, seed, epoch, sample)
     return reference.bernoulli(image, T, seed, epoch, sample)
 
 
 def _compiled(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
     (B, N), image, sample = image.shape, image.contiguous(), sample.contiguous()
-    bits = torch.empty((T, B, (N + 7) // 8), dtype=torch.uint8)
+    bits = image.new_empty((T, B, (N + 7) // 8), dtype=torch.uint8)
     native.call(
         "stbp_bernoulli",
         ctypes.c_void_p(image.data_ptr()),

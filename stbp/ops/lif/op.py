@@ -201,8 +201,8 @@ def check_neuron(decay: float, threshold: float, surrogate: str, width: float, g
     """Raise ValueError, naming argument, rule and value, unless these describe a neuron."""
     if not 0 <= decay < 1:
         raise ValueError(f"decay must lie in [0, 1): it is the share of u kept from one step to the next; got {decay}")
-    if not 0 < threshold < float("inf"):
-        raise ValueError(f"threshold must be positive and finite; got {threshold}")
+    if not 1e-30 < threshold < float("inf"):
+        raise ValueError(f"threshold must be positive and finite, and not below 1e-30; got {threshold}")
     surrogates.check(surrogate, width)
     if not isinstance(gate, Gate) and gate not in get_args(GateName):
         raise ValueError(f"gate must be one of {', '.join(get_args(GateName))}, or a Gate; got {gate!r}")

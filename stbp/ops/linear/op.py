@@ -17,9 +17,9 @@ def _stage(weight: Tensor, bias: Tensor | None) -> Stage:
     return linear_stage(weight.shape[1:], len(weight), bias is not None)
 
 
-def _bits(x: Tensor, weight: Tensor) -> Tensor | None:
+def _bits(x: Tensor, *others: Tensor | None) -> Tensor | None:
     """x packed for the compiled kernels; None where they do not serve it, or it holds more than zeros and ones."""
-    if not paths.compiled(x, weight):
+    if not paths.compiled(x, *others):
         return None
     spikes = Spikes.packed(x)
     return None if spikes is None else spikes.bits
@@ -27,7 +27,7 @@ def _bits(x: Tensor, weight: Tensor) -> Tensor | None:
 
 @torch.library.custom_op("stbp::linear", mutates_args=())
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    bits = _bits(x, weight)
+    bits = _bits(x, weight, bias)
     if bits is not None:
         return synapse(bits, _stage(weight, bias), weight, bias)
     return reference.linear(x, weight, bias)
@@ -35,7 +35,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("stbp::linear_backward", mutates_args=())
 def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
-    bits = _bits(x, weight)
+    bits = _bits(x, weight, grad)
     if bits is not None:
         grad_x = reference.linear_backward(grad, x, weight, [needs[0], False, False])[0]
         return grad_x, *synapse_backward(grad, bits, _stage(weight, None), weight, needs[1:])
@@ -44,14 +44,14 @@ def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool])
 
 @torch.library.custom_op("stbp::linear_spikes", mutates_args=())
 def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    if paths.compiled(weight):
+    if paths.compiled(weight, bias, others=(bits,)):
         return synapse(bits, _stage(weight, bias), weight, bias)
     return reference.linear(unpack_bits(bits, weight.shape[1], weight.dtype), weight, bias)
 
 
 @torch.library.custom_op("stbp::linear_spikes_backward", mutates_args=())
 def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
-    if paths.compiled(weight):
+    if paths.compiled(weight, grad, others=(bits,)):
         return synapse_backward(grad, bits, _stage(weight, None), weight, needs)
     o = unpack_bits(bits, weight.shape[1], weight.dtype)
     return reference.linear_backward(grad, o, weight, [False, *needs])[1:]

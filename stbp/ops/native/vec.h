@@ -1,6 +1,7 @@
 // One vector register of floats, the same on every instruction set: arithmetic is the compiler's (vector extensions),
 // what they cannot say (fused multiply-add, masks) is below. Products and sums that decide a spike are written
-// `a * b + c` and are never fused (-ffp-contract=off); `fma` is for synapses and gradients, where float32 rounding is allowed.
+// `a * b + c` and are never fused (-ffp-contract=off); `fma` is for synapses and gradients, where float32 rounding is
+// allowed.
 #pragma once
 
 #include <cstddef>
@@ -120,22 +121,26 @@ inline vf exp_negative(vf x) {
 inline void transpose(const float* from, size_t stride, int n, int m, float* to, size_t to_stride) {
     typedef float quad __attribute__((vector_size(16)));
     auto at = [](const float* p) { quad q; __builtin_memcpy(&q, p, 16); return q; };
-    for (int j = 0; j < m; j += 4)
-        for (int i = 0; i < n; i += 4) {
-            const float* f = from + i * stride + j;
-            float* t = to + j * to_stride + i;
-            if (i + 4 > n || j + 4 > m) {
-                for (int a = 0; a < n - i && a < 4; a++)
-                    for (int b = 0; b < m - j && b < 4; b++) t[b * to_stride + a] = f[a * stride + b];
-                continue;
+    constexpr int BLOCK = 64;    // rows of `from` whose lines stay in the nearest cache until all of them is used
+    for (int i0 = 0; i0 < n; i0 += BLOCK) {
+        int end = i0 + BLOCK < n ? i0 + BLOCK : n;
+        for (int j = 0; j < m; j += 4)
+            for (int i = i0; i < end; i += 4) {
+                const float* f = from + i * stride + j;
+                float* t = to + j * to_stride + i;
+                if (i + 4 > n || j + 4 > m) {
+                    for (int a = 0; a < n - i && a < 4; a++)
+                        for (int b = 0; b < m - j && b < 4; b++) t[b * to_stride + a] = f[a * stride + b];
+                    continue;
+                }
+                quad a = at(f), b = at(f + stride), c = at(f + 2 * stride), d = at(f + 3 * stride);
+                quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+                quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+                quad out[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                               __builtin_shufflevector(ef, gh, 0, 1, 4, 5), __builtin_shufflevector(ef, gh, 2, 3, 6, 7)};
+                for (int r = 0; r < 4; r++) __builtin_memcpy(t + r * to_stride, &out[r], 16);
             }
-            quad a = at(f), b = at(f + stride), c = at(f + 2 * stride), d = at(f + 3 * stride);
-            quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-            quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-            quad out[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-                           __builtin_shufflevector(ef, gh, 0, 1, 4, 5), __builtin_shufflevector(ef, gh, 2, 3, 6, 7)};
-            for (int r = 0; r < 4; r++) __builtin_memcpy(t + r * to_stride, &out[r], 16);
-        }
+    }
 }
 
 // Denormals count as zero for as long as this lives; the caller's mode comes back afterwards. One for each thread.
