@@ -16,7 +16,7 @@ from stbp.checkpoint import Checkpoint
 from stbp.data import ImageSet
 from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions
 from stbp.experiment import Experiment
-from stbp.ops import paths
+from stbp.ops import native, paths
 from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
 from stbp.ops.spikes import Spikes
 from stbp.paper import experiment as experiment_called
@@ -108,6 +108,7 @@ class _Training:
         # exact: the sum of bytes is an integer
         rate = train_set.images.sum(dtype=torch.int64).item() / (255 * max(1, train_set.images.numel()))
         self.net = build_network(experiment, rate)
+        native.kernels()  # a wrong STBP_KERNELS is no fault of the network's
         self._check_shapes()
         self.net.to(device)
         self.optimizer = _optimizer(experiment, self.net)
