@@ -15,8 +15,6 @@ from stbp.ops.chain.stages import MAX_POOL, conv_stage, linear_stage
 from stbp.ops.lif.reference import Gate, gates
 from stbp.ops.spikes import Spikes
 
-LOOKUP_BYTES = 48 << 10  # of tables: what stays in the first cache beside the rows of the input
-
 
 @dataclass
 class Chain:
@@ -79,7 +77,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
                 break
             pool = module.kernel_size
         elif isinstance(module, nn.Linear | nn.Conv2d):
-            stage = _synapse(module, size, flat, pool, index == 0 or not chain.stages)
+            stage = _synapse(module, size, flat, pool, first=not chain.stages)
             stage = stage and stage._replace(layer=first + index)
             parameters = [p for p in (module.weight, module.bias) if p is not None]
             if stage is None or not paths.compiled(*parameters):
