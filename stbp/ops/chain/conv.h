@@ -135,15 +135,21 @@ inline void conv_start(const Stage& s, const Events& e, const float* packed, flo
         });
 }
 
+// A sample's bits in the order of stages; `own` holds them where no stage does.
+inline const uint8_t* stage_bits(const Window& w, const Stage& s, const Stage* before, int b, Buffer<uint8_t>& own) {
+    if (before) return before->bits + (size_t)b * w.T * before->bytes();
+    own = Buffer<uint8_t>((size_t)w.T * s.H * s.W * round_up(s.C, UNIT) / 8);
+    to_stage_order(w, b, s, own.data());
+    return own.data();
+}
+
 // Events of a convolution's input: id is the row of W for the output at (0, 0).
 inline Events read_conv(const Window& w, const Stage& s, const Stage* before, int b) {
     std::vector<uint32_t> base(s.PH() * s.PW());
     for (int y = 0, p = 0; y < s.PH(); y++)
         for (int x = 0; x < s.PW(); x++, p++) base[p] = conv_row(s, y, x);
-    if (before) return read_stage(w, s, before->bits + (size_t)b * w.T * before->bytes(), base.data(), true);
-    Buffer<uint8_t> own((size_t)w.T * s.H * s.W * round_up(s.C, UNIT) / 8);
-    to_stage_order(w, b, s, own.data());
-    return read_stage(w, s, own.data(), base.data(), true);
+    Buffer<uint8_t> own;
+    return read_stage(w, s, stage_bits(w, s, before, b, own), base.data(), true);
 }
 
 inline void conv_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path, double* density) {

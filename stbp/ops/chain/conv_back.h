@@ -3,97 +3,12 @@
 #pragma once
 
 #include "stbp/ops/chain/above.h"
-#include "stbp/ops/chain/lookup.h"
+#include "stbp/ops/chain/taps.h"
 
 namespace stbp {
 
-constexpr int GROUPS = 16;
-
-// By input key (position * C + map): the steps in which it fires, or does not, in `row` from first to end.
-struct Taps {
-    std::vector<Times::Input> input;    // of every key
-    Buffer<uint32_t> row;
-    Buffer<float> value;
-};
-
-inline Taps taps_of_conv(const Window& w, const Stage& s, const Events& e) {
-    int positions = s.PH() * s.PW();
-    size_t K = (size_t)positions * s.C;
-    Taps taps;
-    std::vector<uint32_t> at(K + 1, 0);
-    std::vector<uint32_t> rows(positions);
-    for (int p = 0; p < positions; p++) rows[p] = conv_row(s, p / s.PW(), p % s.PW());
-    auto each = [&](auto f) {
-        for (int t = 0; t < w.T; t++)
-            for (int p = 0; p < positions; p++) {
-                uint32_t base = rows[p];
-                const uint32_t* start = e.start.data() + (size_t)t * positions + p;
-                for (uint32_t i = start[0]; i < start[1]; i++) f(t, i, (size_t)p * s.C + e.id[i] - base);
-            }
-    };
-    each([&](int, uint32_t, size_t key) { at[key + 1]++; });
-    taps.input.resize(K);
-    for (size_t k = 0; k < K; k++) {
-        at[k + 1] += at[k];
-        taps.input[k] = {(uint32_t)k, at[k], at[k + 1], e.usual ? e.usual[k] : 0};
-    }
-    taps.row = Buffer<uint32_t>(e.count);
-    if (e.value) taps.value = Buffer<float>(e.count);
-    each([&](int t, uint32_t i, size_t key) {
-        taps.row[at[key]] = t;
-        if (e.value) taps.value[at[key]] = e.value[i];
-        at[key]++;
-    });
-    return taps;
-}
-
-inline Taps taps_of_lookup(const Window& w, const Stage& s, int b) {
-    int P = s.H * s.W;
-    Rows rows = input_rows(w, b, (size_t)s.C * P);
-    Times times = by_input(rows, w.T, (size_t)s.C * P);
-    Taps taps;
-    taps.row = std::move(times.row);
-    taps.input.resize((size_t)s.C * P, {0, 0, 0, 0});
-    for (const Times::Input& input : times.input) taps.input[input.key % P * s.C + input.key / P] = input;
-    return taps;
-}
-
-// The sum of rows; two sums take turns.
-template <int U, bool VALUED>
-inline Sum<U> add_in_pairs(const float* rows, const uint32_t* id, const float* value, uint32_t first, uint32_t end) {
-    Sum<U> sum = {}, odd = {};
-    for (; first + 2 <= end; first += 2) {
-        const float *a = rows + (size_t)id[first] * (U * UNIT), *b = rows + (size_t)id[first + 1] * (U * UNIT);
-        for (int v = 0; v < U * PER_UNIT; v++) {
-            vf x = load(a + v * LANES), y = load(b + v * LANES);
-            sum.v[v] = VALUED ? fma(all(value[first]), x, sum.v[v]) : sum.v[v] + x;
-            odd.v[v] = VALUED ? fma(all(value[first + 1]), y, odd.v[v]) : odd.v[v] + y;
-        }
-    }
-    sum = add_rows<U, VALUED>(sum, rows, id, value, first, end);
-    for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] += odd.v[v];
-    return sum;
-}
-
-// D[dy][dx][map] += sum over the steps in which the input below the kernel fires of g, [T][U * 16], at output (y, x).
-template <int U, bool VALUED>
-inline void add_taps(const Stage& s, const Taps& taps, int y, int x, const float* g, const vf* total, float* D) {
-    int PH = s.PH(), PW = s.PW();
-    for (int dy = 0; dy < s.k; dy++)
-        for (int dx = 0; dx < s.k; dx++) {
-            int iy = y + dy - s.pad, ix = x + dx - s.pad;
-            if (iy < 0 || iy >= PH || ix < 0 || ix >= PW) continue;
-            const Times::Input* input = taps.input.data() + (size_t)(iy * PW + ix) * s.C;
-            float* d = D + (size_t)(dy * s.k + dx) * s.C * (U * UNIT);
-            for (int c = 0; c < s.C; c++, d += U * UNIT) {
-                if (input[c].first == input[c].end && input[c].usual == 0) continue;
-                const Times::Input& in = input[c];
-                Sum<U> sum = add_in_pairs<U, VALUED>(g, taps.row.data(), taps.value.data(), in.first, in.end);
-                for (int v = 0; v < U * PER_UNIT; v++)
-                    store(d + v * LANES, load(d + v * LANES) + with_usual<VALUED>(sum.v[v], in.usual, total[v]));
-            }
-        }
-}
+constexpr int GROUPS = 25;    // of samples
+constexpr size_t GRADIENT_BYTES = 48 << 10;
 
 // W for the gradient of the input: [unit of 16 input maps][dy][output map][dx][16].
 inline Buffer<float> pack_conv_back(const Stage& s) {
@@ -183,6 +98,11 @@ struct MapStage {
     }
     size_t tile_at(int i) const { return conv_rows(s) * tiles.per_tile * UNIT * i; }
     float* bias(float* D) const { return D + conv_rows(s) * tiles.units * UNIT; }
+
+    // Of a row, that are taken together: longer lists, fewer visits of D, and their gradients still lie near (LOG.md).
+    int outputs(const Window& w) const {
+        return std::clamp((int)(GRADIENT_BYTES / ((w.T + 1) * tiles.per_tile * UNIT * sizeof(float))), 1, s.OW);
+    }
 };
 
 // One thread's memory for one stage.
@@ -190,8 +110,8 @@ struct MapScratch {
     Buffer<float> g, a, u, quiet, below;
     Events sent;
     MapScratch(const Window& w, const MapStage& m) {
-        size_t unit = (size_t)w.T * UNIT;
-        g = Buffer<float>(unit * MAX_UNITS);
+        size_t unit = (size_t)(w.T + 1) * UNIT;
+        g = Buffer<float>(unit * m.tiles.per_tile * m.outputs(w));
         if (m.s.kind == LOOKUP) {
             u = Buffer<float>(unit), quiet = Buffer<float>(unit);
             background(m.s, w.T, quiet.data());
@@ -213,59 +133,66 @@ inline void scatter_current(const Window& w, const Stage& s, int b, int p, Tile 
             w.grad_current[(((size_t)t * w.B + b) * s.M + tile.first + i) * s.P() + p] = g[t * tile.width() + i];
 }
 
-// A tile of neurons at one position: dL/do to dL/du, and the sums of the weight's gradient.
-template <int U, int S>
-inline void position_back(const Window& w, const MapStage& m, int b, int p, int which, const Above& above,
-                          const float* u, float* a, const Taps& taps, MapScratch& own, float* D) {
+// A tile of neurons at n outputs from (y, x0) on: dL/do to dL/du, and the sums of the weight's gradient. `u` gives the
+// potentials of a position.
+template <int U, int S, class F>
+inline void outputs_back(const Window& w, const MapStage& m, int b, int y, int x0, int n, int which, const Above& above,
+                         F&& u, const Taps& taps, MapScratch& own, float* D) {
+    const Stage& s = m.s;
     Tile tile = m.tiles[which];
-    float* g = own.g.data();
-    gather<U>(w, m.s, above, p, tile, g);
-    vf sum[U * PER_UNIT] = {};
-    if (m.s.fires) {
-        neurons_back<U, S>(m.s.neuron, w.T, u, m.s.Mp(), w.T * m.s.Mp(), g, a, sum);
-    } else {
-        for (int t = 0; t < w.T; t++)
-            for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
+    vf all_sums[U * PER_UNIT] = {};
+    for (int j = 0; j < n; j++) {
+        int p = y * s.OW + x0 + j;
+        float* g = own.g.data() + (size_t)j * (w.T + 1) * (U * UNIT);
+        gather<U>(w, s, above, p, tile, g);
+        vf sum[U * PER_UNIT] = {};
+        size_t place = (size_t)p * w.T * s.Mp() + tile.first;
+        if (s.fires) {
+            float* a = own.a ? own.a.data() + place : nullptr;
+            neurons_back<U, S>(s.neuron, w.T, u(p) + tile.first, s.Mp(), w.T * s.Mp(), g, a, sum);
+        } else {
+            for (int t = 0; t < w.T; t++)
+                for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
+        }
+        if (s.kind == CURRENT && w.grad_current) scatter_current(w, s, b, p, tile, g);
+        for (int v = 0; v < U * PER_UNIT; v++) {
+            store(g + w.T * (U * UNIT) + v * LANES, sum[v]);
+            all_sums[v] += sum[v];
+        }
     }
-    if (m.s.kind == CURRENT) return w.grad_current ? scatter_current(w, m.s, b, p, tile, g) : void();
+    if (s.kind == CURRENT) return;
     float* bias = m.bias(D) + tile.first;
-    for (int v = 0; v < U * PER_UNIT; v++) store(bias + v * LANES, load(bias + v * LANES) + sum[v]);
-    if (taps.input.empty()) return;
-    int y = p / m.s.OW, x = p % m.s.OW;
-    if (taps.value)
-        add_taps<U, true>(m.s, taps, y, x, g, sum, D + m.tile_at(which));
-    else
-        add_taps<U, false>(m.s, taps, y, x, g, sum, D + m.tile_at(which));
+    for (int v = 0; v < U * PER_UNIT; v++) store(bias + v * LANES, load(bias + v * LANES) + all_sums[v]);
+    if (taps.at) add_taps<U>(s, taps, w.T, y, x0, n, own.g.data(), D + m.tile_at(which));
 }
 
 // One sample through one stage.
 inline void stage_back(const Window& w, const MapStage& m, int b, const Above& above, MapScratch& own, float* D) {
     const Stage& s = m.s;
     Taps taps;
-    if (s.grad_weight && s.kind == CONV) taps = taps_of_conv(w, s, read_conv(w, s, m.before, b));
+    if (s.grad_weight && s.kind == CONV) taps = taps_of_conv(w, s, m.before, b);
     if (s.grad_weight && s.kind == LOOKUP) taps = taps_of_lookup(w, s, b);
     std::vector<Pixels> pixels;
     if (s.kind == LOOKUP) pixels.emplace_back(w, s, b);
     if (s.inside) restore(w, s, b, own.u.data());
-    const float* potentials = s.inside ? own.u.data() : s.u ? s.u + (size_t)b * w.T * s.width() : nullptr;
-    for (int p = 0; p < s.P(); p++) {
-        size_t place = (size_t)p * w.T * s.Mp();
-        const float* u = potentials ? potentials + place : own.g.data();
-        if (s.kind == LOOKUP) {
-            int y = p / s.OW, x = p % s.OW;
-            bool empty = pixels[0].empty(s, y, x);
-            if (!empty) lookup_potentials(s, w.T, pixels[0], m.table.data(), y, x, own.u.data());
-            u = empty ? own.quiet.data() : own.u.data();
-        }
-        for (int i = 0; i < m.tiles.count; i++)
-            with_units(m.tiles[i].units, [&](auto units) {
-                with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
-                    constexpr int U = std::min<int>(units, MAX_UNITS);
-                    float* a = own.a ? own.a.data() + place + m.tiles[i].first : nullptr;
-                    position_back<U, surrogate>(w, m, b, p, i, above, u + m.tiles[i].first, a, taps, own, D);
+    const float* kept = s.inside ? own.u.data() : s.u ? s.u + (size_t)b * w.T * s.width() : nullptr;
+    auto potentials = [&](int p) -> const float* {
+        if (s.kind != LOOKUP) return kept + (size_t)p * w.T * s.Mp();
+        if (pixels[0].empty(s, p / s.OW, p % s.OW)) return own.quiet.data();
+        lookup_potentials(s, w.T, pixels[0], m.table.data(), p / s.OW, p % s.OW, own.u.data());
+        return own.u.data();
+    };
+    int block = m.outputs(w);
+    for (int y = 0; y < s.OH; y++)
+        for (int x = 0; x < s.OW; x += block)
+            for (int i = 0; i < m.tiles.count; i++)
+                with_units(m.tiles[i].units, [&](auto units) {
+                    with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
+                        constexpr int U = std::min<int>(units, MAX_UNITS);
+                        outputs_back<U, surrogate>(w, m, b, y, x, std::min(block, s.OW - x), i, above, potentials, taps,
+                                                   own, D);
+                    });
                 });
-            });
-    }
 }
 
 // What the stage below gets, and how much of a was not zero.

@@ -5,6 +5,8 @@
 
 namespace stbp {
 
+constexpr int LOOKUP_ROWS = 16;    // as in stages.py
+
 // For row r = map * k + dy of the kernel and every pattern of its k pixels the sum of their weights: [rows][2^k][16].
 inline Buffer<float> tables_of(const Stage& s) {
     int rows = s.C * s.k, patterns = 1 << s.k;
@@ -58,22 +60,27 @@ struct Pixels {
 // Potentials, [T][16], of the output at (y, x); a fixed number of rows of the kernel lets the sum stay in registers.
 template <int ROWS>
 inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const float* table, int y, int x, float* u) {
+    constexpr int STEPS = 32, MOST = ROWS ? ROWS : LOOKUP_ROWS;
     int rows = ROWS ? ROWS : s.C * s.k, patterns = 1 << s.k;
-    std::vector<uint32_t> entry((size_t)rows * T);    // first a loop that is all vectors
-    for (int r = 0; r < rows; r++) {
-        const uint64_t* word = pixels.word.data() + ((size_t)(r / s.k) * pixels.height + y + r % s.k) * T;
-        for (int t = 0; t < T; t++)
-            entry[(size_t)r * T + t] = ((uint32_t)(word[t] >> x) & (patterns - 1)) * UNIT + r * patterns * UNIT;
-    }
+    uint32_t entry[MOST * STEPS];
     Sum<1> bias = bias_of<1>(s, {0, 1});
     vf now[PER_UNIT] = {};
-    for (int t = 0; t < T; t++) {
-        Sum<1> sum = bias;
-        for (int r = 0; r < rows; r++)
-            for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(table + entry[(size_t)r * T + t] + v * LANES);
-        for (int v = 0; v < PER_UNIT; v++) {
-            now[v] = step(s.neuron, now[v], sum.v[v]);
-            store(u + t * UNIT + v * LANES, now[v]);
+    for (int first = 0; first < T; first += STEPS, u += STEPS * UNIT) {
+        int steps = std::min(STEPS, T - first);
+        for (int r = 0; r < rows; r++) {    // first a loop that is all vectors
+            size_t row = (size_t)(r / s.k) * pixels.height + y + r % s.k;
+            const uint64_t* word = pixels.word.data() + row * T + first;
+            for (int t = 0; t < steps; t++)
+                entry[r * STEPS + t] = ((uint32_t)(word[t] >> x) & (patterns - 1)) * UNIT + r * patterns * UNIT;
+        }
+        for (int t = 0; t < steps; t++) {
+            Sum<1> sum = bias;
+            for (int r = 0; r < rows; r++)
+                for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(table + entry[r * STEPS + t] + v * LANES);
+            for (int v = 0; v < PER_UNIT; v++) {
+                now[v] = step(s.neuron, now[v], sum.v[v]);
+                store(u + t * UNIT + v * LANES, now[v]);
+            }
         }
     }
 }
