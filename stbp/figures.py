@@ -44,7 +44,7 @@ def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int, da
         raise ValueError(f"--sample has no effect on plot {kind}; leave it away")
 
 
-def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.ImageSet | None, sample: int, data: Path | None):
+def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.DataSet | None, sample: int, data: Path | None):
     if kind == "learning-curve":
         return plot.learning_curve(runs)
     if kind == "surrogates":

@@ -10,7 +10,8 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stbp.evaluation import Run, encode, predict
+from stbp.data.images import encode
+from stbp.evaluation import Run, predict
 
 
 @dataclass(frozen=True)

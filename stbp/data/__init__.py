@@ -1,6 +1,6 @@
-"""Data sets of static images.
+"""Data sets.
 
-The public names are `load`, `ImageSet` and `DataError`. They are resolved on first use, so that importing
+The public names are `load`, `DataSet`, `ImageSet` and `DataError`. They are resolved on first use, so that importing
 this package does not import torch.
 """
 
@@ -8,11 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from stbp.data.dataset import DataSet as DataSet
     from stbp.data.error import DataError as DataError
     from stbp.data.images import ImageSet as ImageSet
     from stbp.data.sets import load as load
 
-_HOMES = {"load": "stbp.data.sets", "ImageSet": "stbp.data.images", "DataError": "stbp.data.error"}
+_HOMES = {
+    "load": "stbp.data.sets",
+    "DataSet": "stbp.data.dataset",
+    "ImageSet": "stbp.data.images",
+    "DataError": "stbp.data.error",
+}
 
 
 def __getattr__(name: str) -> object:
