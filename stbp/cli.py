@@ -64,7 +64,8 @@ def list_(json: Json = False) -> None:
         e = entry.experiment
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
         printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
-        table.add_row(name, e.dataset, e.network, str(e.T), printed, report.accuracy(longest) if longest else "")
+        network = e.network + (", ReLU" if e.neuron == "relu" else "")
+        table.add_row(name, e.dataset, network, str(e.T), printed, report.accuracy(longest) if longest else "")
     _print(table)
     _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
 

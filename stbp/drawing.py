@@ -48,6 +48,8 @@ class Shot(NamedTuple):
 def record(run: Run, samples: DataSet, ids: Int64[torch.Tensor, " B"]) -> tuple[Float[ndarray, "T B N"], list[Layer]]:
     """Input and layers, on the spikes that evaluation draws for these samples."""
     net, device = run.network, next(run.network.parameters()).device
+    if run.experiment.neuron == "relu":
+        raise ValueError(f"{run.experiment.name} is a network without spikes, so there are none to draw")
     x = samples.window(ids, run.experiment, 0, device)
     layers = []
     for index, u, o in net.record(x):

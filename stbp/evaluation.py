@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from stbp import data as data_sets
-from stbp import nn, runs
+from stbp import nn, runs, twin
 from stbp.data import DataSet
 from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
@@ -72,7 +72,7 @@ def evaluate(run: Run | str | Path, *, data: str | Path | None = None, device: s
         data: folder that holds data sets, as for `fit`.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    _, test_set = data_sets.load(run.experiment.dataset, data)
+    _, test_set = data_sets.for_experiment(run.experiment, data)
     net = run.network.to(device_called(device))
     classes = len(test_set.classes)
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
@@ -99,6 +99,8 @@ def load_run(folder: str | Path) -> Run:
 def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
     """The experiment's network at its start; `input_rate` is the mean value of its input."""
     e = experiment
+    if e.neuron == "relu":
+        return twin.build(e.network, e.seed)
     return nn.build(
         e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate, e.init, input_rate=input_rate, seed=e.seed
     )

@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+SPIKING = ("decay", "threshold", "surrogate", "width", "gate")  # fields that only spiking neurons read
+TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch"}  # what a network without spikes needs
+SCALED = ("pedestrian", "folder")  # data sets of image files of any size
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -18,13 +22,18 @@ class Experiment:
     # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
     name: str
     # Data set.
-    dataset: Literal["digits", "mnist", "fashion-mnist"]
+    dataset: Literal["digits", "mnist", "fashion-mnist", "pedestrian", "folder"]
     # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
     network: str
     # Length of the time window in steps.
     T: int = 30
+    # Height and width that images are scaled to, with pedestrian and folder only; the others come in one size.
+    image_size: int | None = None
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
+    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
+    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
+    neuron: Literal["lif", "relu"] = "lif"
     # The paper's tau: what remains of the potential after one step without a spike, in [0, 1).
     decay: float = 0.2
     # A neuron fires when its potential reaches this.
@@ -71,6 +80,7 @@ class Experiment:
     def _check_ranges(self) -> None:
         rules = {
             "T": (self.T >= 1, "at least 1"),
+            "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
             "decay": (0 <= self.decay < 1, "in [0, 1)"),
             "threshold": (0 < self.threshold < math.inf, "positive"),
             "width": (0 < self.width < math.inf, "positive"),
@@ -98,8 +108,22 @@ class Experiment:
                 raise ValueError(
                     f"{name} and schedule step go together; got {name} {getattr(self, name)}, schedule {self.schedule}"
                 )
+        if (self.image_size is not None) != (self.dataset in SCALED):
+            raise ValueError(
+                f"image_size goes together with dataset {' or '.join(SCALED)}; got image_size {self.image_size}, "
+                f"dataset {self.dataset}"
+            )
+        if self.neuron == "relu":
+            self._check_twin()
         if self.patience is not None and self.validation == 0:
             raise ValueError("patience needs a validation split to watch; set validation to a number of samples")
+
+    def _check_twin(self) -> None:
+        unused = {field.name: field.default for field in dataclasses.fields(self) if field.name in SPIKING}
+        for name, value in (TWIN | unused).items():
+            if getattr(self, name) != value:
+                rule = f"needs {name} {value}" if name in TWIN else f"leaves {name} without effect; leave it away"
+                raise ValueError(f"neuron relu {rule}; got {name} {getattr(self, name)}")
 
     def replace(self, **fields: Any) -> "Experiment":
         """The same experiment with other values of some fields.

@@ -109,8 +109,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         e = result["experiment"]
+        network = e["network"] + (", ReLU" if e.get("neuron") == "relu" else "")
         lines.append(
-            f"| {e['dataset']} | {e['network']} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
+            f"| {e['dataset']} | {network} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {accuracy(result)} | {len(result['seeds'])} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)

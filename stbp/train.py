@@ -76,7 +76,7 @@ def fit(
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise ValueError("resume has no effect without out, the folder of the run to go on with")
-    train_set, test_set = data_sets.load(given.dataset, data)
+    train_set, test_set = data_sets.for_experiment(given, data)
     training = _Training(given, train_set, test_set, device_called(device), folder, report)
     saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     if saved is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import stbp
 from stbp import cli
-from stbp.predict import read_image
+from stbp.data.image_file import read_image
 from stbp.progress import Silent
 
 

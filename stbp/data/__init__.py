@@ -1,7 +1,7 @@
 """Data sets.
 
-The public names are `load`, `DataSet`, `ImageSet` and `DataError`. They are resolved on first use, so that importing
-this package does not import torch.
+The public names are `load`, `for_experiment`, `DataSet`, `ImageSet` and `DataError`. They are resolved on first use,
+so that importing this package does not import torch.
 """
 
 from importlib import import_module
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from stbp.data.dataset import DataSet as DataSet
     from stbp.data.error import DataError as DataError
     from stbp.data.images import ImageSet as ImageSet
+    from stbp.data.sets import for_experiment as for_experiment
     from stbp.data.sets import load as load
 
 _HOMES = {
     "load": "stbp.data.sets",
+    "for_experiment": "stbp.data.sets",
     "DataSet": "stbp.data.dataset",
     "ImageSet": "stbp.data.images",
     "DataError": "stbp.data.error",

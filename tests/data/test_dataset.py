@@ -47,7 +47,7 @@ class Flashes:
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, DataSet]:
     found = Flashes(60), Flashes(20)
-    monkeypatch.setattr(stbp.data, "load", lambda *_: found)
+    monkeypatch.setattr(stbp.data, "for_experiment", lambda *_: found)
     return found
 
 

@@ -1,0 +1,69 @@
+"""The settings of `pedestrian-*`: as many trials for each spiking network as for its twin, judged on validation samples.
+
+    .venv/bin/python benchmarks/tune_pedestrian.py --data DIR
+
+Each setting is trained three times, each time on all training images but 300 of its own, and judged by the mean
+validation accuracy after the last epoch; the test images have no say. Writes results/tuning/pedestrian.json.
+"""
+
+import argparse
+import itertools
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stbp
+from stbp import paper, runs
+from stbp.files import write_json
+from stbp.progress import Silent
+
+SEEDS, VALIDATION = (0, 1, 2), 300
+RATES = (1e-4, 3e-4, 1e-3)
+SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "pedestrian-mlp": {"learning_rate": RATES, "threshold": (0.3, 1.0)},
+    "pedestrian-mlp-twin": {"learning_rate": RATES, "loss": ("rate_mse", "cross_entropy")},
+    "pedestrian-cnn": {"learning_rate": RATES, "threshold": (0.3, 1.0)},
+    "pedestrian-cnn-twin": {"learning_rate": RATES, "loss": ("rate_mse", "cross_entropy")},
+}
+
+
+def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
+    """Train one setting with every seed."""
+    found = [
+        stbp.fit(name, data=data, report=Silent(), seed=seed, validation=VALIDATION, **fields).history[-1]
+        for seed in SEEDS
+    ]
+    accuracies = [metrics["validation_accuracy"] for metrics in found]
+    print(f"{name}  {fields}  validation {100 * statistics.mean(accuracies):.2f} %", flush=True)
+    return {"fields": fields, "validation_accuracy": accuracies}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    result: dict[str, Any] = {
+        "command": "python benchmarks/tune_pedestrian.py --data DIR",
+        "seeds": SEEDS,
+        "validation": VALIDATION,
+        "commit": runs.commit(),
+        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "experiments": {},
+    }
+    for name, grid in SETTINGS.items():
+        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        trials = [trial(name, fields, args.data) for fields in settings]
+        best = max(trials, key=lambda found: statistics.mean(found["validation_accuracy"]))
+        result["experiments"][name] = {"epochs": paper.experiment(name).epochs, "trials": trials, "best": best}
+    folder = Path(__file__).resolve().parent.parent / "results" / "tuning"
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "pedestrian.json", result)
+
+
+if __name__ == "__main__":
+    main()
