@@ -1,8 +1,8 @@
-"""The settings of `pedestrian-*`: as many trials for each spiking network as for its twin, judged on validation samples.
+"""The settings of `pedestrian-*`: as many trials for each spiking network as for its twin, on validation samples.
 
     .venv/bin/python benchmarks/tune_pedestrian.py --data DIR
 
-Each setting is trained three times, each time on all training images but 300 of its own, and judged by the mean
+Each setting is trained twice, each time on all training images but 300 of its own, and judged by the mean
 validation accuracy after the last epoch; the test images have no say. Writes results/tuning/pedestrian.json.
 """
 
@@ -20,7 +20,7 @@ from stbp import paper, runs
 from stbp.files import write_json
 from stbp.progress import Silent
 
-SEEDS, VALIDATION = (0, 1, 2), 300
+SEEDS, VALIDATION = (0, 1), 300
 RATES = (1e-4, 3e-4, 1e-3)
 SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
     "pedestrian-mlp": {"learning_rate": RATES, "threshold": (0.3, 1.0)},

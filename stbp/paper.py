@@ -39,9 +39,15 @@ _MNIST_MLP = Experiment(name="mnist-mlp", dataset="mnist", network="784-800-10",
 # are no rows that these answer. Learning rates, thresholds and losses: the best of as many trials each on validation
 # samples, benchmarks/tune_pedestrian.py.
 _PEDESTRIAN_MLP = Experiment(
-    name="pedestrian-mlp", dataset="pedestrian", image_size=28, network="784-400-2", epochs=60, batch_size=50
+    name="pedestrian-mlp",
+    dataset="pedestrian",
+    image_size=28,
+    network="784-400-2",
+    T=10,
+    epochs=30,
+    batch_size=50,
 )
-_PEDESTRIAN_CNN = replace(_PEDESTRIAN_MLP, name="pedestrian-cnn", network="28x28-6C3-300-2", T=10, epochs=30)
+_PEDESTRIAN_CNN = replace(_PEDESTRIAN_MLP, name="pedestrian-cnn", network="28x28-6C3-300-2")
 
 _ENTRIES = (
     Entry(

@@ -54,7 +54,7 @@ def test_it_is_the_ordinary_network_of_torch_nn(notation, modules):
 
 def test_it_trains_resumes_and_evaluates_in_the_same_loop(tmp_path: Path):
     run = stbp.fit(TWIN, out=tmp_path, report=Silent())
-    assert run.test_accuracy > 0.85
+    assert run.test_accuracy > 0.7  # 16 hidden units, 3 epochs; chance is 0.1
     assert run.history[-1]["firing_rate"] == []
     assert stbp.evaluate(tmp_path).accuracy == run.test_accuracy
     assert [path.stem for path in draw("all", [tmp_path], None, 0, None)] == [

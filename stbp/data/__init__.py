@@ -1,7 +1,7 @@
 """Data sets.
 
-The public names are `load`, `for_experiment`, `DataSet`, `ImageSet` and `DataError`. They are resolved on first use,
-so that importing this package does not import torch.
+The public names are `load`, `for_experiment`, `fetch_set`, `DataSet`, `ImageSet` and `DataError`. They are resolved
+on first use, so that importing this package does not import torch.
 """
 
 from importlib import import_module
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stbp.data.dataset import DataSet as DataSet
+    from stbp.data.downloads import fetch_set as fetch_set
     from stbp.data.error import DataError as DataError
     from stbp.data.images import ImageSet as ImageSet
     from stbp.data.sets import for_experiment as for_experiment
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "load": "stbp.data.sets",
     "for_experiment": "stbp.data.sets",
+    "fetch_set": "stbp.data.downloads",
     "DataSet": "stbp.data.dataset",
     "ImageSet": "stbp.data.images",
     "DataError": "stbp.data.error",

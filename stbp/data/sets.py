@@ -108,8 +108,10 @@ def _find_tree(name: str, data: str | Path | None, origin: str) -> Path:
 def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:
     source = SOURCES[name]
     folder = Path(pooch.os_cache("stbp")) / name
-    if absent := missing(folder, source):
-        _fill(name, folder, absent)
+    if missing(folder, source):
+        from stbp.data.downloads import fetch_set  # what it imports is slow, and rarely needed
+
+        fetch_set(name, folder.parent)
     try:
         return read_mnist(name, folder)
     except DataError as error:
@@ -118,16 +120,3 @@ def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:
         if not damaged:
             raise
         raise DataError(f"{error}; delete {' and '.join(damaged)} to download again") from error
-
-
-def _fill(name: str, folder: Path, absent: list[str]) -> None:
-    from stbp.data.fetch import fetch  # what it imports is slow, and rarely needed
-
-    source = SOURCES[name]
-    try:
-        for file in source.files:
-            if file.name in absent:
-                fetch(file, source.addresses, folder)
-    except DataError as error:
-        names = ", ".join(f"{file.name}.gz" for file in source.files)
-        raise DataError(f"{error}; or put {names} into DIR/{name} and pass --data DIR") from error

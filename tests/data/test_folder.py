@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ def test_a_size_is_needed_by_folders_and_refused_by_the_others(tmp_path):
         load("folder", tmp_path)
     with pytest.raises(DataError, match="got 28 for digits"):
         load("digits", size=28)
-    fields = {"name": "x", "network": "64-2"}
+    fields: dict[str, Any] = {"name": "x", "network": "64-2"}
     with pytest.raises(ValueError, match="image_size goes together with dataset pedestrian or folder"):
         Experiment(dataset="mnist", image_size=28, **fields)
     with pytest.raises(ValueError, match="image_size None, dataset folder"):

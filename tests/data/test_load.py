@@ -116,7 +116,7 @@ def test_the_files_of_another_set_are_refused_although_their_names_fit(tmp_path,
     contents = small_set()
     original = Original(PARTS[3], len(contents[PARTS[3]]), hashlib.sha256(contents[PARTS[3]]).hexdigest())
     files = mnist.SOURCES["mnist"].files[:3]
-    monkeypatch.setitem(mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), (), *files, original))
+    monkeypatch.setitem(mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), (), "", *files, original))
     write_set(tmp_path, contents)
     assert len(load("mnist", tmp_path)[0]) == 30
     with pytest.raises(DataError, match="a file of mnist, not of fashion-mnist"):
