@@ -1,13 +1,13 @@
 """AEDAT 2.0 of the DVS128 camera (`.aedat`), the format of CIFAR10-DVS.
 
-Header lines, `#` to line feed, then eight bytes an event, big-endian: an address of 32 bits and a time of 32 bits, signed,
-in microseconds. The DVS128's address: bit 0 polarity, bits 1-7 x, bits 8-14 y, bit 15 an event of the sync input, which
-is left out here. Source: iniVation, AEDAT file formats, pages AEDAT 1.0 and 2.0,
+Header lines, `#` to line feed, then eight bytes an event, big-endian: an address of 32 bits and a time of 32 bits,
+signed, in microseconds. The DVS128's address: bit 0 polarity, bits 1-7 x, bits 8-14 y, bit 15 an event of the sync
+input, which is left out here. Source: iniVation, AEDAT file formats, pages AEDAT 1.0 and 2.0,
 https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-2.0.html.
 
-That page says that bit 0 is 1 for ON and that x grows to the right. jAER, the program that wrote these files, reads them
-the other way round (`DVS128.java`: type `1 - addr & 1`, x `127 - ...`), and so does the MATLAB script that the authors of
-CIFAR10-DVS point to (`dat2mat.m`). The files decide, so we follow the programs; y counts from the bottom in both.
+That page says that bit 0 is 1 for ON and that x grows to the right. jAER, the program that wrote these files, reads
+them the other way round (`DVS128.java`: type `1 - addr & 1`, x `127 - ...`), and so does the MATLAB script that the
+authors of CIFAR10-DVS point to (`dat2mat.m`). We follow the programs; y counts from the bottom in both.
 """
 
 import re

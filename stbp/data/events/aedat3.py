@@ -1,10 +1,10 @@
 """AEDAT 3.1 (`.aedat`), and the labels of DVS128 Gesture beside it.
 
-Header lines up to `#!END-HEADER`, then packets, little-endian. A packet has a header of 28 bytes (type and source, 16 bits
-each; size of an event, offset of its time, overflows of the clock, capacity, number of events, number of valid ones, 32
-bits each) and its events. Packets of type 1 hold polarity events of 8 bytes: bit 0 valid, bit 1 polarity (1 = ON), bits
-2-16 y, bits 17-31 x, counted from the upper left, then the lower 31 bits of the time in microseconds; the number of
-overflows is its upper part. Source: iniVation, AEDAT file formats, page AEDAT 3.1,
+Header lines up to `#!END-HEADER`, then packets, little-endian. A packet has a header of 28 bytes (type and source, 16
+bits each; size of an event, offset of its time, overflows of the clock, capacity, number of events, number of valid
+ones, 32 bits each) and its events. Packets of type 1 hold polarity events of 8 bytes: bit 0 valid, bit 1 polarity (1 =
+ON), bits 2-16 y, bits 17-31 x, counted from the upper left, then the lower 31 bits of the time in microseconds; the
+number of overflows is its upper part. Source: iniVation, AEDAT file formats, page AEDAT 3.1,
 https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-3.1.html, and libcaer, `events/common.h`
 and `events/polarity.h`.
 """
@@ -160,8 +160,8 @@ class Gesture:
 def read_gestures(path: Path) -> list[Gesture]:
     """The label file beside a DVS128 Gesture recording, `userNN_LIGHT_labels.csv`.
 
-    A line `class,startTime_usec,endTime_usec`, then a line of three integers for each gesture. Source: A. Amir et al., A
-    Low Power, Fully Event-Based Gesture Recognition System, CVPR 2017, README of the data set.
+    A line `class,startTime_usec,endTime_usec`, then a line of three integers for each gesture. Source: A. Amir et al.,
+    A Low Power, Fully Event-Based Gesture Recognition System, CVPR 2017, README of the data set.
 
     Raises:
         DataError: the file is missing, or a line is not of this kind; it names the line.

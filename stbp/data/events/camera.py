@@ -10,7 +10,7 @@ from stbp.data.error import DataError
 from stbp.data.events.record import Repairs, empty, in_order
 
 MOST = 1 << 28
-"""Events that one recording may hold, 3.5 GB: packets are compressed, so that a small file can hold more than memory."""
+"""Events that a recording may hold, 3.5 GB: packets are compressed, a small file can hold more than memory."""
 
 Kind = Literal["evt", "dat", "aedat4"]
 _WIDEST = {"evt": (2048, 2048), "dat": (16384, 16384)}

@@ -116,8 +116,10 @@ def _unnamed(raw: bytes, where: str, repairs: Repairs) -> Recording:
     """N-MNIST's format has no mark of its own. Without the name too, all of the content must fit, and be something."""
     try:
         events = nmnist.decode(raw, where)
-    except DataError as error:
-        raise DataError(f"{where}: no format that is known here; as N-MNIST: {error}") from None
+    except DataError:
+        raise DataError(
+            f"{where}: no recording of a known format (N-MNIST .bin, AEDAT 2.0, 3.1 or 4, EVT 2 or 3, DAT)"
+        ) from None
     if not len(events):
         raise DataError(f"{where}: empty, and its name tells no format; use an undamaged copy")
     return Recording(events, "N-MNIST", None, repairs)

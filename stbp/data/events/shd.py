@@ -69,8 +69,8 @@ def read(path: Path, repairs: Repairs | None = None) -> Recordings:
             )
             if not len(times) == len(units) == len(labels) <= MOST_RECORDINGS:
                 raise DataError(
-                    f"{path}: {len(times):,} lists of times, {len(units):,} of units and {len(labels):,} labels; must be"
-                    f" equally many, at most {MOST_RECORDINGS:,}"
+                    f"{path}: {len(times):,} lists of times, {len(units):,} of units and {len(labels):,} labels; must"
+                    f" be equally many, at most {MOST_RECORDINGS:,}"
                 )
             seconds, counts = _flat(times, path)
             channels, others = _flat(units, path)
