@@ -1,0 +1,78 @@
+"""EVT 2, EVT 2.1, EVT 3 and DAT (Prophesee) and AEDAT 4 (iniVation), read with faery: `pip install 'stbp[events]'`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from stbp.data.error import DataError
+from stbp.data.events.record import Repairs, empty, in_order
+
+MOST = 1 << 28
+"""Events that a recording may hold, 3.5 GB: packets are compressed, a small file can hold more than memory."""
+
+Kind = Literal["evt", "dat", "aedat4"]
+_WIDEST = {"evt": (2048, 2048), "dat": (16384, 16384)}
+"""What the addresses of a format can express: taken where the header does not give the size of the sensor."""
+
+
+def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.ndarray, tuple[int, int] | None]:
+    """The events of a recording and its sensor's columns and rows, None where the header does not say.
+
+    Args:
+        path: a file on disk; faery takes no bytes.
+        kind: its format, without the version, which the header names.
+        repairs: where to count late events that were sorted in.
+
+    Returns:
+        `[N]` of `EVENT` in the order of time; and the size of the sensor.
+
+    Raises:
+        DataError: faery is not installed, or it refuses the file, or there are more than `MOST` events.
+    """
+    try:
+        import faery.file_decoder as faery
+    except ImportError:
+        raise DataError(f"{path}: {kind.upper()} needs faery; install it with: pip install 'stbp[events]'") from None
+    try:
+        size, packets = _open(faery, path, kind)
+        parts: list[np.ndarray] = []
+        number = 0
+        for packet in packets:
+            number += len(packet)
+            if number > MOST:
+                raise DataError(f"{path}: more than the {MOST:,} events allowed; cut the recording")
+            parts.append(_events(packet))
+    except (DataError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of faery's Rust side is a BaseException
+        raise DataError(f"{path}: faery cannot read it ({error}); use an undamaged copy") from error
+    events = np.concatenate([empty(0), *parts])
+    return in_order(events, str(path), lambda i: i, repairs), size
+
+
+def _open(faery: Any, path: Path, kind: Kind) -> tuple[tuple[int, int] | None, Iterator[np.ndarray]]:
+    if kind == "aedat4":
+        decoder = faery.aedat.Decoder(path)
+        tracks = [track for track in decoder.tracks() if track.data_type == "events"]
+        if not tracks:
+            raise DataError(f"{path}: a recording without a track of events")
+        return tracks[0].dimensions, (packet for track, packet in decoder if track.id == tracks[0].id)
+    if kind == "dat":
+        decoder = faery.dat.Decoder(path, _WIDEST[kind], "dat2")
+        if decoder.event_type == "trigger":
+            raise DataError(f"{path}: a file of trigger signals, not of events; name the one with _td")
+        packets = iter(decoder)
+    else:
+        decoder = faery.evt.Decoder(path, _WIDEST[kind], None)
+        packets = (packet["events"] for packet in decoder if "events" in packet)
+    return (None if decoder.dimensions == _WIDEST[kind] else decoder.dimensions), packets
+
+
+def _events(packet: np.ndarray) -> np.ndarray:
+    events = empty(len(packet))
+    events["t"], events["x"], events["y"] = packet["t"], packet["x"], packet["y"]
+    assert packet.dtype.names is not None
+    events["p"] = packet["payload"] if "payload" in packet.dtype.names else packet["on"]
+    return events
