@@ -1,9 +1,9 @@
 """The settings of `pedestrian-*`: as many trials for each spiking network as for its twin, on validation samples.
 
-    .venv/bin/python benchmarks/tune_pedestrian.py --data DIR
+    .venv/bin/python benchmarks/tune_pedestrian.py [NAME...] --data DIR
 
 Each setting is trained twice, each time on all training images but 300 of its own, and judged by the mean
-validation accuracy after the last epoch; the test images have no say. Writes results/tuning/pedestrian.json.
+validation accuracy after the last epoch; the test images have no say. Writes results/tuning/NAME.json.
 """
 
 import argparse
@@ -41,28 +41,34 @@ def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
     return {"fields": fields, "validation_accuracy": accuracies}
 
 
+def tune(name: str, data: Path) -> dict[str, Any]:
+    """Try every setting of an experiment; the best is that of the highest mean validation accuracy."""
+    grid, commit = SETTINGS[name], runs.commit()
+    trials = [trial(name, dict(zip(grid, values, strict=True)), data) for values in itertools.product(*grid.values())]
+    return {
+        "command": f"python benchmarks/tune_pedestrian.py {name} --data DIR",
+        "experiment": name,
+        "epochs": paper.experiment(name).epochs,
+        "seeds": SEEDS,
+        "validation": VALIDATION,
+        "trials": trials,
+        "best": max(trials, key=lambda found: statistics.mean(found["validation_accuracy"]))["fields"],
+        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "commit": commit,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    result: dict[str, Any] = {
-        "command": "python benchmarks/tune_pedestrian.py --data DIR",
-        "seeds": SEEDS,
-        "validation": VALIDATION,
-        "commit": runs.commit(),
-        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "experiments": {},
-    }
-    for name, grid in SETTINGS.items():
-        settings = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-        trials = [trial(name, fields, args.data) for fields in settings]
-        best = max(trials, key=lambda found: statistics.mean(found["validation_accuracy"]))
-        result["experiments"][name] = {"epochs": paper.experiment(name).epochs, "trials": trials, "best": best}
     folder = Path(__file__).resolve().parent.parent / "results" / "tuning"
     folder.mkdir(exist_ok=True)
-    write_json(folder / "pedestrian.json", result)
+    for name in args.names:
+        write_json(folder / f"{name}.json", tune(name, args.data))
 
 
 if __name__ == "__main__":

@@ -275,7 +275,7 @@ def bench(
 
 
 def data(args: list[str]) -> None:
-    """Event recordings and data sets: stbp data info PATH."""
+    """Event recordings and data sets: stbp data info PATH, stbp data fetch NAME."""
     from stbp.data import commands
 
     commands.run(args)

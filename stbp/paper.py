@@ -47,7 +47,7 @@ _PEDESTRIAN_MLP = Experiment(
     epochs=30,
     batch_size=50,
 )
-_PEDESTRIAN_CNN = replace(_PEDESTRIAN_MLP, name="pedestrian-cnn", network="28x28-6C3-300-2")
+_PEDESTRIAN_CNN = replace(_PEDESTRIAN_MLP, name="pedestrian-cnn", network="28x28-6C3-300-2", epochs=20)
 
 _ENTRIES = (
     Entry(

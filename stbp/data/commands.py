@@ -3,7 +3,7 @@
 import json as json_format
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -71,7 +71,23 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"info": info}
+def fetch(
+    name: Annotated[
+        Positional[Literal["mnist", "fashion-mnist", "n-mnist"]], tyro.conf.arg(help="n-mnist has 70,000 recordings.")
+    ],
+    data: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="DIR", help="Folder of data sets, gets DIR/NAME; otherwise STBP_DATA, then a cache."),
+    ] = None,
+) -> None:
+    """Download a data set, going on with an earlier download that was cut off, and check it."""
+    from stbp.data.downloads import fetch_set
+
+    folder = fetch_set(name, data)
+    Console(highlight=False, soft_wrap=True).print(f"{name} is whole and in {escape(str(folder))}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"info": info, "fetch": fetch}
 
 
 def run(args: list[str]) -> None:

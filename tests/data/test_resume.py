@@ -8,11 +8,13 @@ import threading
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
 
-from stbp.data import DataError, downloads, fetch_set, load
+from stbp import cli
+from stbp.data import DataError, commands, downloads, fetch_set, load
 from stbp.data.downloads import Archive
 from stbp.data.fetch import CHUNK, fetch
 
@@ -190,6 +192,20 @@ def test_files_under_their_other_names_are_not_fetched_again(published, server, 
         fetch_set("mnist", tmp_path)
 
 
+def test_the_command_fetches_and_says_where(nmnist, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["stbp", "data", "fetch", "n-mnist", "--data", str(tmp_path)])
+    assert cli.main() == 0
+    assert f"n-mnist is whole and in {tmp_path / 'n-mnist'}" in capsys.readouterr().out
+    (tmp_path / "n-mnist/Test.zip").write_bytes(b"PK")
+    assert cli.main() == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'n-mnist/Test.zip'}: md5")
+
+
+def test_the_command_offers_what_can_be_downloaded():
+    choices = get_type_hints(commands.fetch)["name"]
+    assert get_args(choices) == downloads.NAMES
+
+
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(DataError, match="what can be downloaded is mnist, fashion-mnist, n-mnist; got 'digits'"):
         fetch_set("digits")
@@ -210,6 +226,7 @@ def test_a_killed_download_is_gone_on_with(server, tmp_path):
     server.answers["first"] = stall
     code = f"""
 from pathlib import Path
+from typing import get_args, get_type_hints
 from stbp.data.downloads import Archive
 from stbp.data.fetch import fetch
 fetch(Archive("Train.zip", {ARCHIVE.md5!r}, 1 << 20), [{server.address("first") + "x"!r}], Path({str(tmp_path)!r}))
