@@ -41,9 +41,9 @@ def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
     return {"fields": fields, "validation_accuracy": accuracies}
 
 
-def tune(name: str, data: Path) -> dict[str, Any]:
+def tune(name: str, data: Path, commit: str | None) -> dict[str, Any]:
     """Try every setting of an experiment; the best is that of the highest mean validation accuracy."""
-    grid, commit = SETTINGS[name], runs.commit()
+    grid = SETTINGS[name]
     trials = [trial(name, dict(zip(grid, values, strict=True)), data) for values in itertools.product(*grid.values())]
     return {
         "command": f"python benchmarks/tune_pedestrian.py {name} --data DIR",
@@ -67,8 +67,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     folder = Path(__file__).resolve().parent.parent / "results" / "tuning"
     folder.mkdir(exist_ok=True)
+    commit = runs.commit()  # now, when the code was read
     for name in args.names:
-        write_json(folder / f"{name}.json", tune(name, args.data))
+        write_json(folder / f"{name}.json", tune(name, args.data, commit))
 
 
 if __name__ == "__main__":
