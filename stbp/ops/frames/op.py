@@ -72,7 +72,7 @@ def frames(
     if paths.compiled(others=arrays):
         out = _compiled(arrays, T, shape, options, a, seed, epoch)
     else:
-        out = reference.frames(*arrays, T, shape, options, a, seed, epoch)
+        out = reference.frames(t, x, y, p, offsets, ids, T, shape, options, a, seed, epoch)
     return out if options.counts else Spikes(out, (T, len(ids), 2, *shape))
 
 

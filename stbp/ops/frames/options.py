@@ -20,8 +20,8 @@ class FrameOptions:
     Only the events with `start_us <= t < stop_us` count; the others do not exist. An event at time t goes to frame
 
     - `step`: `floor((t - start_us) / step_us)`; events beyond T frames are left out,
-    - `time`: `floor(T (t - first) / (last + 1 - first))`, `first` and `last` the earliest and latest time of the window's
-      events: T parts of equal length that cover all events,
+    - `time`: `floor(T (t - first) / (last + 1 - first))`, `first` and `last` the earliest and latest time of
+      an event of the window: T parts of equal length that cover all events,
     - `events`: `floor(T j / n)` for the j-th of the window's n events in their recorded order: the sizes of the T parts
       differ by one at most (tonic leaves the last n mod T events out, SpikingJelly puts them into the last part).
 
