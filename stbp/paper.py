@@ -35,6 +35,11 @@ def _twin(spiking: Experiment, **fields: Any) -> Experiment:
 
 _MNIST_MLP = Experiment(name="mnist-mlp", dataset="mnist", network="784-800-10", epochs=12)
 
+# How the paper's 30 steps divide the 300 ms of a recording is not recalled with certainty: here 10 ms each.
+_NMNIST_MLP = Experiment(
+    name="nmnist-mlp", dataset="n-mnist", network="34x34x2-800-10", step_ms=10.0, shift=1, epochs=40
+)
+
 # The paper's third data set, of its own lab, was never published; ours is another one, so its numbers (Tables 3 and 6)
 # are no rows that these answer. Learning rates, thresholds and losses: the best of as many trials each on validation
 # samples, benchmarks/tune_pedestrian.py.
@@ -72,6 +77,15 @@ _ENTRIES = (
         "quoted",
     ),
     Entry(replace(_MNIST_MLP, name="fashion-mlp", dataset="fashion-mnist"), "the MLP on Fashion-MNIST"),
+    Entry(_NMNIST_MLP, "the paper's MLP, with shifts of a pixel", "Table 4", 0.9878, "quoted"),
+    Entry(
+        replace(_NMNIST_MLP, name="nmnist-mlp-400-400", network="34x34x2-400-400-10"),
+        "the deeper MLP that the paper's text mentions, as recalled",
+    ),
+    Entry(
+        replace(_NMNIST_MLP, name="nmnist-cnn", network="34x34x2-15C5-P2-40C5-P2-300-10", epochs=20),
+        "the paper's MNIST CNN on N-MNIST",
+    ),
     Entry(_PEDESTRIAN_MLP, "pedestrian or not, on images of your own"),
     Entry(_twin(_PEDESTRIAN_MLP), "its non-spiking twin"),
     Entry(_PEDESTRIAN_CNN, "the same by a small CNN"),

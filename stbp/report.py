@@ -70,9 +70,15 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
 
 def command(experiment: Experiment) -> str:
     """The command that repeats a run, seed left to its default."""
-    flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _changes(experiment).items())
+    flags = "".join(f" {_flag(name.replace('_', '-'), value)}" for name, value in _changes(experiment).items())
     data = "" if experiment.dataset == "digits" else " --data DIR"
     return f"stbp train {experiment.name}{flags}{data}"
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def _file_name(experiment: Experiment) -> str:

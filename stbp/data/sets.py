@@ -1,6 +1,7 @@
 """The data sets by name."""
 
 import difflib
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,13 +16,27 @@ from stbp.data.folder import read as read_folder
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
-from stbp.experiment import SCALED, Experiment
+from stbp.experiment import RECORDED, SCALED, Experiment
 
 NAMES = ("digits", *SOURCES, *SCALED)
+N_MNIST = (60_000, 10_000)  # recordings of the full set
+
+_log = logging.getLogger(__name__)
 
 
 def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[DataSet, DataSet]:
-    """The training and the test set of an experiment; `data` and errors as for `load`."""
+    """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
+    if experiment.dataset in RECORDED:
+        from stbp.data.events.sets import load_events
+        from stbp.data.events.windows import EventWindows
+
+        train, test = load_events(experiment.dataset, data)
+        if (len(train), len(test)) != N_MNIST:
+            counts = f"{len(train):,} training and {len(test):,} test recordings"
+            _log.warning(
+                "%s: a part of the set, %s of %s and %s", experiment.dataset, counts, *map("{:,}".format, N_MNIST)
+            )
+        return EventWindows(train), EventWindows(test)
     return load(experiment.dataset, data, experiment.image_size)
 
 
