@@ -48,7 +48,8 @@ def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.nda
     except (DataError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of faery's Rust side is a BaseException
-        raise DataError(f"{path}: faery cannot read it ({error}); use an undamaged copy") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # a backtrace may follow
+        raise DataError(f"{path}: faery cannot read it ({reason}); use an undamaged copy") from error
     events = np.concatenate([empty(0), *parts])
     wrong = np.flatnonzero(events["p"] > 1)
     if len(wrong):
