@@ -1,8 +1,8 @@
-"""Feeds a decoder of event recordings with what libFuzzer invents: no crash, no hang, no memory beyond the file's.
+"""Feeds a decoder of event recordings with what libFuzzer invents: no crash, no hang, no allocation beyond the file.
 
 `pip install atheris`, then, from the root of the repository, ten minutes for each of nmnist, aedat2, aedat3:
 
-    python -m tests.fuzz.decoders nmnist -max_total_time=600 -max_len=4096 -timeout=10 -rss_limit_mb=1024
+    python -m tests.fuzz.decoders nmnist -max_total_time=600 -max_len=4096 -timeout=10
 """
 
 import sys

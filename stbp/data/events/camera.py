@@ -29,7 +29,8 @@ def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.nda
         `[N]` of `EVENT` in the order of time; and the size of the sensor.
 
     Raises:
-        DataError: faery is not installed, or it refuses the file, or there are more than `MOST` events.
+        DataError: faery is not installed, or it refuses the file; a polarity is not 0 or 1, time runs backwards, or
+            there are more than `MOST` events.
     """
     try:
         import faery.file_decoder as faery
@@ -47,9 +48,17 @@ def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.nda
     except (DataError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a panic of faery's Rust side is a BaseException
-        raise DataError(f"{path}: faery cannot read it ({error}); use an undamaged copy") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)  # a backtrace may follow
+        raise DataError(f"{path}: faery cannot read it ({reason}); use an undamaged copy") from error
     events = np.concatenate([empty(0), *parts])
-    return in_order(events, str(path), lambda i: i, repairs), size
+    wrong = np.flatnonzero(events["p"] > 1)
+    if len(wrong):
+        i = int(wrong[0])
+        raise DataError(
+            f"{path}: polarity {events['p'][i]} of event {i:,} is neither 0 nor 1 ({len(wrong):,} of {len(events):,}"
+            " are not); use an undamaged copy"
+        )
+    return in_order(events, str(path), None, repairs), size
 
 
 def _open(faery: Any, path: Path, kind: Kind) -> tuple[tuple[int, int] | None, Iterator[np.ndarray]]:
