@@ -52,7 +52,7 @@ def packed(events: list[np.ndarray]) -> Packed:
 
 def words_of(n: int, what: int, sample: int, seed: int, epoch: int) -> list[list[int]]:
     """The four words at the counters (0, what, sample, epoch) to (n - 1, what, sample, epoch)."""
-    counter = (torch.arange(n), *(torch.tensor(c) for c in (what, sample, epoch)))
+    counter = torch.arange(n), torch.tensor(what), torch.tensor(sample), torch.tensor(epoch)
     return torch.stack(philox(counter, (seed, 4)), 1).tolist()
 
 
