@@ -43,7 +43,7 @@ class EventSet:
     x: UInt8[Tensor, " E"]
     y: UInt8[Tensor, " E"]
     p: UInt8[Tensor, " bytes"]
-    offsets: Int64[Tensor, " N+1"]
+    offsets: Int64[Tensor, " bounds"]
     labels: Int64[Tensor, " N"]
     classes: tuple[str, ...]
     sensor: tuple[int, int]

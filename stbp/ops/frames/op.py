@@ -29,7 +29,7 @@ def frames(
     x: UInt8[Tensor, " E"],
     y: UInt8[Tensor, " E"],
     p: UInt8[Tensor, " bytes"],
-    offsets: Int64[Tensor, " N+1"],
+    offsets: Int64[Tensor, " bounds"],
     ids: Int64[Tensor, " B"],
     T: int,
     shape: tuple[int, int],
