@@ -49,6 +49,7 @@ _PEDESTRIAN_MLP = Experiment(
     image_size=28,
     network="784-400-2",
     T=10,
+    learning_rate=3e-4,
     epochs=30,
     batch_size=50,
 )
@@ -87,7 +88,7 @@ _ENTRIES = (
         "the paper's MNIST CNN on N-MNIST",
     ),
     Entry(_PEDESTRIAN_MLP, "pedestrian or not, on images of your own"),
-    Entry(_twin(_PEDESTRIAN_MLP), "its non-spiking twin"),
+    Entry(_twin(_PEDESTRIAN_MLP, learning_rate=1e-3), "its non-spiking twin"),
     Entry(_PEDESTRIAN_CNN, "the same by a small CNN"),
     Entry(_twin(_PEDESTRIAN_CNN), "its non-spiking twin"),
 )
