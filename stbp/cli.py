@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional
 
 from stbp import __version__, paper
@@ -59,7 +59,9 @@ def list_(json: Json = False) -> None:
             ]
         )
         return
-    table = Table("name", "data", "network", "T", "the paper, %", "ours, %", box=None, padding=(0, 2, 0, 0))
+    name, data, paper_s, ours_s = (Column(text, no_wrap=True) for text in ("name", "data", "paper, %", "ours, %"))
+    network = Column("network", overflow="fold")  # it alone gives way in a narrow terminal
+    table = Table(name, data, network, "T", paper_s, ours_s, box=None, padding=(0, 2, 0, 0))
     for name, entry in paper.entries().items():
         e = entry.experiment
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
@@ -178,16 +180,19 @@ def _per_cent(share: float | None) -> str:
 
 def predict(
     run: RunFolder,
-    files: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...", help="Image files.")],
+    files: Annotated[
+        Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="FILE...", help="Image files; recordings, if it learnt some."),
+    ],
     invert: Annotated[bool, tyro.conf.arg(help="Dark strokes on a light ground: turn light and dark round.")] = False,
     json: Json = False,
 ) -> None:
-    """Label image files with the network of a run: the class that fires most, and the spikes of every class."""
+    """Label files with the network of a run: the class that fires most, and the spikes of every class."""
     from stbp.evaluation import load_run
     from stbp.predict import predict_files
 
     if not files:
-        raise ValueError("stbp predict needs at least one image file behind the run")
+        raise ValueError("stbp predict needs at least one file behind the run")
     predictions = predict_files(load_run(run), files, invert)
     if json:
         _print_json([dataclasses.asdict(prediction) for prediction in predictions])

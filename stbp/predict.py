@@ -1,4 +1,4 @@
-"""Labels for image files."""
+"""Labels for files: images, and recordings of event cameras."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from torch import Tensor
 from stbp.data.image_file import read_image
 from stbp.data.images import encode
 from stbp.evaluation import Run, predict
+from stbp.experiment import RECORDED, SCALED
+from stbp.ops.spikes import Spikes
 
 
 @dataclass(frozen=True)
@@ -26,36 +28,50 @@ class Prediction:
 
 
 def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list[Prediction]:
-    """Label image files; each one's spikes depend on its pixels and the run's seed alone.
+    """Label files of the kind that the network was trained on, images or recordings of an event camera.
+
+    What it says of a file depends on its content and the run's seed alone.
 
     Args:
-        invert: turn light and dark round, for dark strokes on a light ground.
+        invert: turn light and dark of images round, for dark strokes on a light ground.
 
     Raises:
-        ValueError, FileNotFoundError: a file is missing or no image; the message names it. The network has no spikes
-            to count.
+        ValueError, FileNotFoundError: a file is missing or not of that kind; the message names it. The network has no
+            spikes to count, or `invert` has no effect on recordings.
     """
-    if run.experiment.neuron == "relu":
-        raise ValueError(f"{run.experiment.name} is a network without spikes; predict with its spiking twin")
-    images = [read_image(file, run.shape, invert) for file in files]
+    e = run.experiment
+    if e.neuron == "relu":
+        raise ValueError(f"{e.name} is a network without spikes; predict with its spiking twin")
+    if e.dataset in RECORDED and invert:
+        raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
+    look = _recording if e.dataset in RECORDED else _image
     device = next(run.network.parameters()).device
-    ids = torch.zeros(1, dtype=torch.int64, device=device)
     predictions = []
-    for file, image in zip(files, images, strict=True):
+    for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
         with torch.no_grad():
-            o = run.network(encode(image[None].to(device), run.experiment, 0, ids))
+            o = run.network(x.to(device))
         counts = o.sum(0)[0].to(torch.int64).tolist()
+        if max(counts) == 0:
+            remark = "no output neuron fired: the label is a guess"
         label = run.classes[int(predict(o)[0])]
-        predictions.append(
-            Prediction(str(file), label, dict(zip(run.classes, counts, strict=True)), _remark(image, counts))
-        )
+        predictions.append(Prediction(str(file), label, dict(zip(run.classes, counts, strict=True)), remark))
     return predictions
 
 
-def _remark(image: Tensor, counts: list[int]) -> str:
-    if max(counts) == 0:
-        return "no output neuron fired: the label is a guess"
+def _image(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
+    """The input `[T, 1, C, H, W]` for an image file, and a remark."""
+    image = read_image(file, run.shape, invert)
     border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
-    if border.float().mean() > 127:
-        return "the ground is light; the built-in data sets have light strokes on dark: try --invert"
-    return ""
+    light = run.experiment.dataset not in SCALED and border.float().mean() > 127
+    remark = "the ground is light; the built-in data sets have light strokes on dark: try --invert" if light else ""
+    return encode(image[None], run.experiment, 0, torch.zeros(1, dtype=torch.int64)), remark
+
+
+def _recording(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
+    """The input `[T, 1, 2, H, W]` for a recording, and a remark."""
+    from stbp.data.events.reading import read_events
+    from stbp.data.events.windows import window_of
+
+    x = window_of(read_events(file), run.experiment, run.shape[1:], str(file))
+    silent = x.density() == 0 if isinstance(x, Spikes) else not x.any()
+    return x, "no events in the time that the network looks at" if silent else ""

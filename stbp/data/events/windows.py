@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from stbp.data.error import DataError
 from stbp.data.events.sets import EventSet
 from stbp.experiment import Experiment
+from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import SACCADE_US, Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
 
@@ -21,6 +24,33 @@ def frame_options(experiment: Experiment) -> FrameOptions:
         stabilize=experiment.stabilize,
         counts=experiment.counts,
     )
+
+
+def window_of(
+    events: np.ndarray, experiment: Experiment, sensor: tuple[int, int], where: str
+) -> Spikes | Float[Tensor, "T 1 2 H W"]:
+    """The frames `[T, 1, 2, H, W]` of one recording, not augmented.
+
+    Args:
+        events: `[n]` of `stbp.data.events.record.EVENT`.
+        sensor: height and width that the network was trained for.
+        where: the recording, for the message.
+
+    Raises:
+        DataError: an event lies off the sensor, or later than 2^32 microseconds (71 minutes).
+    """
+    H, W = sensor
+    if len(events) and (events["x"].max() >= W or events["y"].max() >= H):
+        raise DataError(
+            f"{where}: its events reach {events['x'].max() + 1} x {events['y'].max() + 1} pixels, "
+            f"the network is for {W} x {H}; give it a recording of that sensor"
+        )
+    if len(events) and not 0 <= events["t"].min() <= events["t"].max() < 2**32:
+        raise DataError(f"{where}: its times must lie in 0..2^32-1 us; got {events['t'].min()} to {events['t'].max()}")
+    t, x, y = (torch.from_numpy(events[n].astype(d)) for n, d in (("t", "u4"), ("x", "u1"), ("y", "u1")))
+    p = torch.from_numpy(np.packbits(events["p"].astype(bool), bitorder="little"))
+    offsets, ids = torch.tensor([0, len(events)]), torch.tensor([0])
+    return frames(t, x, y, p, offsets, ids, experiment.T, sensor, frame_options(experiment))
 
 
 @dataclass(frozen=True)

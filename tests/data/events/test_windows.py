@@ -11,13 +11,14 @@ from torch import Tensor
 
 import stbp
 from stbp import cli, plot, report
-from stbp.data import DataSet, for_experiment
+from stbp.data import DataError, DataSet, for_experiment
 from stbp.data.events.nmnist import encode
 from stbp.data.events.record import empty
-from stbp.data.events.windows import EventWindows
+from stbp.data.events.windows import EventWindows, window_of
 from stbp.experiment import Experiment
 from stbp.ops.frames.options import Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
+from stbp.predict import predict_files
 from stbp.progress import Silent
 
 from ..conftest import REAL_DATA
@@ -132,6 +133,33 @@ def test_a_network_learns_recordings_and_the_run_can_be_read_again(folder, tmp_p
     test_set = for_experiment(run.experiment, folder)[1]
     assert "2,312 pixels" in plot.raster(run, test_set, 0).axes[0].get_title("left")
     plot.save(plot.weights(run, run.shape), tmp_path / "weights.png")
+
+
+def test_predict_labels_recordings_as_evaluation_does(folder, sets, tmp_path):
+    run = stbp.fit(example(epochs=3, learning_rate=1e-2, batch_size=4), data=folder, report=Silent())
+    files = [folder / "Test" / name for name in sets[1].recordings.names]
+    found = predict_files(run, files)
+    outputs = run.network(sets[1].window(torch.arange(6), run.experiment, 0, CPU)).sum(0)
+    assert [list(p.counts.values()) for p in found] == outputs.int().tolist()
+    assert {p.remark for p in found} <= {"", "no output neuron fired: the label is a guess"}
+    with pytest.raises(ValueError, match="--invert has no effect on the recordings"):
+        predict_files(run, files, invert=True)
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\nno recording")
+    with pytest.raises(ValueError, match=r"x.png: no recording of a known format"):
+        predict_files(run, [tmp_path / "x.png"])
+
+
+def test_a_recording_of_another_sensor_or_after_71_minutes_is_named():
+    events = empty(2)
+    events["t"], events["x"], events["y"], events["p"] = [5, 9], [3, 40], [1, 2], [0, 1]
+    with pytest.raises(DataError, match=r"a.bin: its events reach 41 x 3 pixels, the network is for 34 x 34"):
+        window_of(events, example(), (34, 34), "a.bin")
+    events["x"], events["t"] = [3, 4], [5, 2**32]
+    with pytest.raises(DataError, match="times must lie in"):
+        window_of(events, example(), (34, 34), "a.bin")
+    nothing = window_of(empty(0), example(), (34, 34), "a.bin")
+    assert isinstance(nothing, Spikes)
+    assert nothing.density() == 0
 
 
 def test_counts_and_a_convolution_train(folder):
