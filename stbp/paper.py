@@ -90,7 +90,7 @@ _ENTRIES = (
     Entry(_PEDESTRIAN_MLP, "pedestrian or not, on images of your own"),
     Entry(_twin(_PEDESTRIAN_MLP, learning_rate=1e-3), "its non-spiking twin"),
     Entry(_PEDESTRIAN_CNN, "the same by a small CNN"),
-    Entry(_twin(_PEDESTRIAN_CNN), "its non-spiking twin"),
+    Entry(_twin(_PEDESTRIAN_CNN, learning_rate=1e-3), "its non-spiking twin"),
 )
 
 

@@ -1,11 +1,12 @@
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 import stbp
-from stbp import nn, paper, twin
+from stbp import nn, paper, report, twin
 from stbp.figures import draw
 from stbp.predict import predict_files
 from stbp.progress import Silent
@@ -95,3 +96,17 @@ def test_every_pedestrian_experiment_has_a_twin_of_the_same_shape_data_and_train
         assert (spiking["neuron"], other["neuron"]) == ("lif", "relu")
     assert found["pedestrian-mlp"].network == "784-400-2"
     assert found["pedestrian-cnn"].network == "28x28-6C3-300-2"
+
+
+@pytest.mark.parametrize("path", sorted((report.FOLDER / "tuning").glob("*.json")), ids=lambda path: path.stem)
+def test_the_settings_are_the_best_of_as_many_trials_for_each(path: Path):
+    result = json.loads(path.read_text())
+    assert len(result["trials"]) == 6
+    assert all(len(found["validation_accuracy"]) == len(result["seeds"]) for found in result["trials"])
+    best = max(result["trials"], key=lambda found: sum(found["validation_accuracy"]))
+    assert result["best"] == best["fields"]
+    experiment = dataclasses.asdict(paper.experiment(result["experiment"]))
+    assert {name: experiment[name] for name in result["best"]} == result["best"]
+    assert experiment["epochs"] == result["epochs"]
+    assert result["commit"]
+    assert not result["commit"].endswith("+")
