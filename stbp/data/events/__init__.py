@@ -22,6 +22,8 @@ whose files are whole or were not copied well; `read_events` mends what needs no
 | zip member damaged, encrypted, or over 256 MB | DataError: archive, byte, member | the same |
 | zip member that climbs out of the folder, or a link | DataError, nothing of the archive is read | the same |
 
-EVT, DAT and AEDAT 4 are decoded by faery: errors there name the file, and the event instead of the byte. No number in a
-file's header is allocated for; only bytes that are there are.
+EVT, DAT and AEDAT 4 are decoded by faery: errors there name the file, and the event instead of the byte. Late times are
+faery's own affair in two of them: in a DAT file they are raised to the latest before them, in an EVT file time that runs
+backwards is an overflow of the clock; neither is reported. In the other formats no number in a file's header is allocated
+for, only bytes that are there are.
 """
