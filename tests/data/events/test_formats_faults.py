@@ -14,6 +14,7 @@ import pytest
 from stbp.data import DataError, read_events
 from stbp.data.events import aedat2, aedat3, archive, camera, nmnist, shd
 from stbp.data.events.reading import read
+from stbp.data.events.record import in_order
 
 from . import files
 from .test_formats import dat, evt2, write_shd
@@ -338,12 +339,21 @@ def test_faery_never_lets_time_run_backwards(tmp_path):
     assert read_events(tmp_path / "a.raw")["t"].tolist() == [5_000_000, 2**34 + 2_000, 2**34 + 6_000_000]
 
 
-def test_late_events_of_aedat_4_are_treated_as_those_of_the_other_formats(tmp_path):
-    """A packet as faery gives it: the format is a tree of tables, too long to write by hand here."""
+def test_late_events_of_which_no_byte_is_known_are_named_by_their_number():
     events = files.array([(1_000, 1, 1, 1), (5_000, 2, 2, 0), (4_500, 3, 3, 1)])
-    assert camera.in_order(events, "a", None, Counter())["x"].tolist() == [1, 3, 2]
-    assert fault(camera.in_order, events, "a", None, None) == (
+    assert in_order(events, "a", None, Counter())["x"].tolist() == [1, 3, 2]
+    assert fault(in_order, events, "a", None, None) == (
         "a: time runs backwards, from 5,000 to 4,500 us (event 2); use an undamaged copy, or cut the recording there"
+    )
+
+
+def test_an_aedat_4_file_that_makes_faery_abort_is_a_data_error_like_any_other(samples, tmp_path):
+    path = tmp_path / "a.aedat4"
+    path.write_bytes((samples / "sample.aedat4").read_bytes()[:3000].replace(b"EVTS", b"EV\xdeS", 1))
+    assert fault(read_events, path).startswith(f"{path}: faery cannot read it (it aborts, exit code ")
+    path.write_bytes((samples / "sample.aedat4").read_bytes()[:3000])
+    assert (
+        fault(read_events, path) == f"{path}: faery cannot read it (failed to fill whole buffer); use an undamaged copy"
     )
 
 
