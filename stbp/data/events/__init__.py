@@ -6,7 +6,7 @@
 | AEDAT 2.0 of a DVS128 (CIFAR10-DVS) | `aedat2` | no |
 | AEDAT 3.1, labels of DVS128 Gesture | `aedat3` | no |
 | Spiking Heidelberg Digits, Speech Commands (HDF5) | `shd`, with h5py | no |
-| EVT 2 and 3, DAT, AEDAT 4 | `camera`, with faery | yes: one of each |
+| EVT 2 and 3, DAT; AEDAT 4 | `camera`, with faery; `apart` | yes: one of each |
 
 What is wrong with a file, and what comes of it. "Strict" is a decoder that is given no `repairs`, as for data sets,
 whose files are whole or were not copied well; `read_events` mends what needs no guess, and logs the count.
@@ -22,6 +22,8 @@ whose files are whole or were not copied well; `read_events` mends what needs no
 | zip member damaged, encrypted, or over 256 MB | DataError: archive, byte, member | the same |
 | zip member that climbs out of the folder, or a link | DataError, nothing of the archive is read | the same |
 
-EVT, DAT and AEDAT 4 are decoded by faery: errors there name the file, and the event instead of the byte. No number in a
-file's header is allocated for; only bytes that are there are.
+EVT, DAT and AEDAT 4 are decoded by faery: errors there name the file, and the event instead of the byte. Late times are
+faery's own affair in two of them: in a DAT file they are raised to the latest before them, in an EVT file time that
+runs backwards is an overflow of the clock; neither is reported. The decoders of N-MNIST, AEDAT 2.0 and 3.1 allocate for
+the bytes that are there and never for a number in a header; faery and HDF5 unpack whole packets and chunks.
 """

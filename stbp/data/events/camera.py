@@ -7,37 +7,39 @@ from typing import Any, Literal
 import numpy as np
 
 from stbp.data.error import DataError
-from stbp.data.events.record import Repairs, empty, in_order
+from stbp.data.events.record import empty
 
 MOST = 1 << 28
 """Events that a recording may hold, 3.5 GB: packets are compressed, a small file can hold more than memory."""
 
 Kind = Literal["evt", "dat", "aedat4"]
+Sensor = tuple[int, int] | None
+"""Columns and rows, None where the header does not say."""
+
 _WIDEST = {"evt": (2048, 2048), "dat": (16384, 16384)}
 """What the addresses of a format can express: taken where the header does not give the size of the sensor."""
 
 
-def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.ndarray, tuple[int, int] | None]:
-    """The events of a recording and its sensor's columns and rows, None where the header does not say.
+def decode(path: Path, kind: Kind) -> tuple[np.ndarray, Sensor]:
+    """The events of a recording, as they stand in the file, and the size of its sensor.
 
     Args:
         path: a file on disk; faery takes no bytes.
         kind: its format, without the version, which the header names.
-        repairs: where to count late events that were sorted in.
 
     Returns:
-        `[N]` of `EVENT` in the order of time; and the size of the sensor.
+        `[N]` of `EVENT`; columns and rows.
 
     Raises:
-        DataError: faery is not installed, or it refuses the file; a polarity is not 0 or 1, time runs backwards, or
-            there are more than `MOST` events.
+        DataError: faery is not installed, or it refuses the file; a polarity is not 0 or 1, or there are more than
+            `MOST` events. (faery 0.7.1 does not always raise for a damaged AEDAT 4 file: see `apart`.)
     """
     try:
         import faery.file_decoder as faery
     except ImportError:
         raise DataError(f"{path}: {kind.upper()} needs faery; install it with: pip install 'stbp[events]'") from None
     try:
-        size, packets = _open(faery, path, kind)
+        sensor, packets = _open(faery, path, kind)
         parts: list[np.ndarray] = []
         number = 0
         for packet in packets:
@@ -58,10 +60,10 @@ def read(path: Path, kind: Kind, repairs: Repairs | None = None) -> tuple[np.nda
             f"{path}: polarity {events['p'][i]} of event {i:,} is neither 0 nor 1 ({len(wrong):,} of {len(events):,}"
             " are not); use an undamaged copy"
         )
-    return in_order(events, str(path), None, repairs), size
+    return events, sensor
 
 
-def _open(faery: Any, path: Path, kind: Kind) -> tuple[tuple[int, int] | None, Iterator[np.ndarray]]:
+def _open(faery: Any, path: Path, kind: Kind) -> tuple[Sensor, Iterator[np.ndarray]]:
     if kind == "aedat4":
         decoder = faery.aedat.Decoder(path)
         tracks = [track for track in decoder.tracks() if track.data_type == "events"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from stbp.data.error import DataError
-from stbp.data.events import aedat2, aedat3, archive, camera, nmnist, shd
-from stbp.data.events.record import Repairs
+from stbp.data.events import aedat2, aedat3, apart, archive, camera, nmnist, shd
+from stbp.data.events.record import Repairs, in_order
 from stbp.files import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -86,8 +86,8 @@ def decode(raw: bytes, path: Path) -> Recording:
         name, kind = found
         if not path.is_file():
             raise DataError(f"{path}: {name} is read from a file of its own only; unpack the archive")
-        events, sensor = camera.read(path, kind, repairs)
-        return Recording(events, name, sensor, repairs)
+        events, sensor = apart.decode_aedat4(path) if kind == "aedat4" else camera.decode(path, kind)
+        return Recording(in_order(events, where, None, repairs), name, sensor, repairs)
     if raw.startswith(shd.MAGIC):
         raise DataError(f"{path}: HDF5 holds many recordings; read it with stbp.data.events.shd.read")
     if raw.startswith((b"PK\x03\x04", b"PK\x05\x06")):

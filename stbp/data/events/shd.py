@@ -75,7 +75,9 @@ def read(path: Path, repairs: Repairs | None = None) -> Recordings:
             seconds, counts = _flat(times, path)
             channels, others = _flat(units, path)
             labels = labels[:].astype(np.int64)
-    except (OSError, RuntimeError, KeyError, TypeError) as error:
+    except DataError:
+        raise
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, MemoryError) as error:  # as HDF5's faults arrive
         raise DataError(f"{path}: not a whole HDF5 file ({error}); use an undamaged copy") from error
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     if not np.array_equal(counts, others):

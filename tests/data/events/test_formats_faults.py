@@ -14,6 +14,7 @@ import pytest
 from stbp.data import DataError, read_events
 from stbp.data.events import aedat2, aedat3, archive, camera, nmnist, shd
 from stbp.data.events.reading import read
+from stbp.data.events.record import in_order
 
 from . import files
 from .test_formats import dat, evt2, write_shd
@@ -330,6 +331,32 @@ def test_without_the_extra_the_message_says_how_to_install_it(tmp_path, monkeypa
     assert "needs h5py; install it with: pip install 'stbp[events]'" in fault(shd.read, tmp_path / "a.h5")
 
 
+def test_faery_never_lets_time_run_backwards(tmp_path):
+    back: list[files.Event] = [(5_000_000, 1, 1, 0), (2_000, 2, 2, 1), (6_000_000, 3, 3, 0)]
+    (tmp_path / "a.dat").write_bytes(dat(back))
+    assert read_events(tmp_path / "a.dat")["t"].tolist() == [5_000_000, 5_000_000, 6_000_000]
+    (tmp_path / "a.raw").write_bytes(evt2(back))
+    assert read_events(tmp_path / "a.raw")["t"].tolist() == [5_000_000, 2**34 + 2_000, 2**34 + 6_000_000]
+
+
+def test_late_events_of_which_no_byte_is_known_are_named_by_their_number():
+    events = files.array([(1_000, 1, 1, 1), (5_000, 2, 2, 0), (4_500, 3, 3, 1)])
+    assert in_order(events, "a", None, Counter())["x"].tolist() == [1, 3, 2]
+    assert fault(in_order, events, "a", None, None) == (
+        "a: time runs backwards, from 5,000 to 4,500 us (event 2); use an undamaged copy, or cut the recording there"
+    )
+
+
+def test_an_aedat_4_file_that_makes_faery_abort_is_a_data_error_like_any_other(samples, tmp_path):
+    path = tmp_path / "a.aedat4"
+    path.write_bytes((samples / "sample.aedat4").read_bytes()[:3000].replace(b"EVTS", b"EV\xdeS", 1))
+    assert fault(read_events, path).startswith(f"{path}: faery cannot read it (it aborts, exit code ")
+    path.write_bytes((samples / "sample.aedat4").read_bytes()[:3000])
+    assert (
+        fault(read_events, path) == f"{path}: faery cannot read it (failed to fill whole buffer); use an undamaged copy"
+    )
+
+
 def test_what_faery_refuses_is_a_data_error_with_the_file(tmp_path, monkeypatch):
     path = tmp_path / "a.raw"
     path.write_bytes(evt2([(70, 640, 2, 1)]))
@@ -338,8 +365,6 @@ def test_what_faery_refuses_is_a_data_error_with_the_file(tmp_path, monkeypatch)
     assert fault(read_events, path).startswith(f"{path}: faery cannot read it")
     path.write_bytes(dat([(1, 1, 1, 0), (2, 2, 2, 5)]))
     assert "polarity 5 of event 1 is neither 0 nor 1" in fault(read_events, path)
-    path.write_bytes(dat([(2_000, 1, 1, 0), (2, 2, 2, 1)]))
-    assert fault(read_events, path).startswith(f"{path}: time runs backwards, from 2,000 to 2 us (event 1)")
     path.write_bytes(evt2(EVENTS))
     monkeypatch.setattr(camera, "MOST", 2)
     assert "more than the 2 events allowed" in fault(read_events, path)

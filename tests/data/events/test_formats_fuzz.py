@@ -97,7 +97,7 @@ def test_damage_to_what_faery_reads_gives_valid_events_or_a_data_error(scratch, 
         files.check(read(path).events)
 
 
-@settings(max_examples=50)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_damage_to_a_real_aedat_4_file_gives_valid_events_or_a_data_error(samples, scratch, data):
     path = scratch / "recording.aedat4"
