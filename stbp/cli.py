@@ -273,12 +273,20 @@ def bench(
         table.show(result, Console(highlight=False))
 
 
+def data(args: list[str]) -> None:
+    """Event recordings and data sets: stbp data info PATH."""
+    from stbp.data import commands
+
+    commands.run(args)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "train": train,
     "eval": eval_,
     "predict": predict,
     "plot": plot,
+    "data": data,
     "report": report,
     "bench": bench,
 }
@@ -308,8 +316,8 @@ def _dispatch(args: list[str]) -> None:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"stbp has no command {args[0]!r}{hint} (it has {', '.join(COMMANDS)})")
     command = COMMANDS[args[0]]
-    if command is train:
-        train(args[1:])
+    if command in (train, data):
+        command(args[1:])
     else:
         tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
 

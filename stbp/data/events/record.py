@@ -24,7 +24,7 @@ def empty(n: int) -> np.ndarray:
     return np.empty(n, EVENT)
 
 
-def in_order(events: np.ndarray, where: str, byte: Callable[[int], int], repairs: Repairs | None) -> np.ndarray:
+def in_order(events: np.ndarray, where: str, byte: Callable[[int], int] | None, repairs: Repairs | None) -> np.ndarray:
     """The events in the order of time.
 
     Events that come at most `LATEST` microseconds late are sorted in (equal times keep their order) and counted.
@@ -32,7 +32,7 @@ def in_order(events: np.ndarray, where: str, byte: Callable[[int], int], repairs
     Args:
         events: `[N]` of `EVENT`, as they stand in the file.
         where: the file, for the message.
-        byte: where in the file an event stands.
+        byte: where in the file an event stands, if that is known.
         repairs: where to count; without it any late event is an error.
 
     Raises:
@@ -45,8 +45,9 @@ def in_order(events: np.ndarray, where: str, byte: Callable[[int], int], repairs
     late = np.flatnonzero(lag > (LATEST if repairs is not None else 0))
     if len(late):
         i = int(late[0])
+        place = f"{where}: byte {byte(i):,}" if byte else where
         raise DataError(
-            f"{where}: byte {byte(i):,}: time runs backwards, from {t[i] + lag[i]:,} to {t[i]:,} us (event {i:,});"
+            f"{place}: time runs backwards, from {t[i] + lag[i]:,} to {t[i]:,} us (event {i:,});"
             " use an undamaged copy, or cut the recording there"
         )
     assert repairs is not None
