@@ -208,16 +208,21 @@ def _decoded(path: Path, source: Source, shape: tuple[int, int], workers: int) -
         pending = deque[Any]()
         for part in [*parts, *[None] * 2 * workers]:  # a few parts ahead of the writing, not all of them
             if part is not None:
-                pending.append(pool.submit(_decode, part, path, source.read, shape))
+                pending.append(pool.submit(decode, part, path, source.read, shape))
             if pending and (part is None or len(pending) > 2 * workers):
                 done = pending.popleft().result()
                 bar.advance(task, len(done.lengths))
                 yield done
 
 
-def _decode(
+def decode(
     recordings: list[Recording], path: Path, read: Callable[[Recording], bytes], shape: tuple[int, int]
 ) -> Decoded:
+    """The events of recordings of `path`, read with `read`, checked against the sensor.
+
+    Raises:
+        DataError: a recording is damaged, or has an event off the sensor or later than 2^32 us.
+    """
     repairs = Counter[str]()
     found = []
     for recording in recordings:

@@ -115,7 +115,7 @@ class Step {
 
 // Calls put(step, place) for every event that has one.
 template <class F>
-void each(const Events& events, uint32_t sample, const Choice& c, F put) {
+void each(const Events events, uint32_t sample, const Choice c, F put) {    // copies: no byte written can alias them
     Draws draws(c, sample);
     Step step(events, c);
     int64_t dx = 0, dy = 0, j = 0;

@@ -184,7 +184,7 @@ SLOW = """
     from stbp.data.events import store
 
     logging.basicConfig(level=logging.WARNING)
-    real = store._decode
+    real = store.decode
 
     def slowly(*arguments):
         with open(sys.argv[3], "a") as file:
@@ -192,7 +192,7 @@ SLOW = """
         time.sleep(float(sys.argv[4]))
         return real(*arguments)
 
-    store._decode = slowly
+    store.decode = slowly
     path = store.built(Path(sys.argv[1]), Path(sys.argv[2]), (34, 34), 1)
     store.verify(path)
     print(path)
