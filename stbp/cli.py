@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional
 
 from stbp import __version__, paper
@@ -59,12 +59,15 @@ def list_(json: Json = False) -> None:
             ]
         )
         return
-    table = Table("name", "data", "network", "T", "the paper, %", "ours, %", box=None, padding=(0, 2, 0, 0))
+    name, data, paper_s, ours_s = (Column(text, no_wrap=True) for text in ("name", "data", "paper, %", "ours, %"))
+    network = Column("network", overflow="fold")  # it alone gives way in a narrow terminal
+    table = Table(name, data, network, "T", paper_s, ours_s, box=None, padding=(0, 2, 0, 0))
     for name, entry in paper.entries().items():
         e = entry.experiment
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
         printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
-        table.add_row(name, e.dataset, e.network, str(e.T), printed, report.accuracy(longest) if longest else "")
+        network = e.network + (", ReLU" if e.neuron == "relu" else "")
+        table.add_row(name, e.dataset, network, str(e.T), printed, report.accuracy(longest) if longest else "")
     _print(table)
     _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
 
@@ -177,16 +180,19 @@ def _per_cent(share: float | None) -> str:
 
 def predict(
     run: RunFolder,
-    files: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILE...", help="Image files.")],
+    files: Annotated[
+        Positional[tuple[Path, ...]],
+        tyro.conf.arg(metavar="FILE...", help="Image files; recordings, if it learnt some."),
+    ],
     invert: Annotated[bool, tyro.conf.arg(help="Dark strokes on a light ground: turn light and dark round.")] = False,
     json: Json = False,
 ) -> None:
-    """Label image files with the network of a run: the class that fires most, and the spikes of every class."""
+    """Label files with the network of a run: the class that fires most, and the spikes of every class."""
     from stbp.evaluation import load_run
     from stbp.predict import predict_files
 
     if not files:
-        raise ValueError("stbp predict needs at least one image file behind the run")
+        raise ValueError("stbp predict needs at least one file behind the run")
     predictions = predict_files(load_run(run), files, invert)
     if json:
         _print_json([dataclasses.asdict(prediction) for prediction in predictions])
@@ -273,12 +279,20 @@ def bench(
         table.show(result, Console(highlight=False))
 
 
+def data(args: list[str]) -> None:
+    """Event recordings and data sets: stbp data info PATH, stbp data fetch NAME."""
+    from stbp.data import commands
+
+    commands.run(args)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "train": train,
     "eval": eval_,
     "predict": predict,
     "plot": plot,
+    "data": data,
     "report": report,
     "bench": bench,
 }
@@ -308,8 +322,8 @@ def _dispatch(args: list[str]) -> None:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"stbp has no command {args[0]!r}{hint} (it has {', '.join(COMMANDS)})")
     command = COMMANDS[args[0]]
-    if command is train:
-        train(args[1:])
+    if command in (train, data):
+        command(args[1:])
     else:
         tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
 

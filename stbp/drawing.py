@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
-from stbp.data import ImageSet
-from stbp.evaluation import Run, encode, predict
+from stbp.data import DataSet
+from stbp.evaluation import Run, predict
 from stbp.nn import LIF
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate import REACH
@@ -45,10 +45,12 @@ class Shot(NamedTuple):
     predicted: int
 
 
-def record(run: Run, images: ImageSet, ids: Int64[torch.Tensor, " B"]) -> tuple[Float[ndarray, "T B N"], list[Layer]]:
+def record(run: Run, samples: DataSet, ids: Int64[torch.Tensor, " B"]) -> tuple[Float[ndarray, "T B N"], list[Layer]]:
     """Input and layers, on the spikes that evaluation draws for these samples."""
     net, device = run.network, next(run.network.parameters()).device
-    x = encode(images.images[ids].to(device), run.experiment, 0, ids.to(device))
+    if run.experiment.neuron == "relu":
+        raise ValueError(f"{run.experiment.name} is a network without spikes, so there are none to draw")
+    x = samples.window(ids, run.experiment, 0, device)
     layers = []
     for index, u, o in net.record(x):
         neuron = net[index]
@@ -57,14 +59,14 @@ def record(run: Run, images: ImageSet, ids: Int64[torch.Tensor, " B"]) -> tuple[
     return (x.dense() if isinstance(x, Spikes) else x).flatten(2).cpu().numpy(), layers
 
 
-def look(run: Run, images: ImageSet, sample: int) -> Shot:
-    if not 0 <= sample < len(images):
-        raise ValueError(f"sample must lie in [0, {len(images)}), the number of samples; got {sample}")
-    x, layers = record(run, images, torch.tensor([sample]))
+def look(run: Run, samples: DataSet, sample: int) -> Shot:
+    if not 0 <= sample < len(samples):
+        raise ValueError(f"sample must lie in [0, {len(samples)}), the number of samples; got {sample}")
+    x, layers = record(run, samples, torch.tensor([sample]))
     predicted = int(predict(torch.from_numpy(layers[-1].o)))
     layers = [layer._replace(u=layer.u[:, 0], o=layer.o[:, 0]) for layer in layers]
-    names = [*images.classes, *(f"output {k}" for k in range(len(images.classes), layers[-1].o.shape[1]))]
-    return Shot(x[:, 0], layers, images.images[sample].numpy(), names, int(images.labels[sample]), predicted)
+    names = [*samples.classes, *(f"output {k}" for k in range(len(samples.classes), layers[-1].o.shape[1]))]
+    return Shot(x[:, 0], layers, samples.picture(sample).numpy(), names, int(samples.labels[sample]), predicted)
 
 
 def draw_input(left: Axes, right: Axes, run: Run, shot: Shot) -> None:

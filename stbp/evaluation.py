@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from stbp import data as data_sets
-from stbp import nn, ops, runs
-from stbp.data import ImageSet
+from stbp import nn, runs, twin
+from stbp.data import DataSet
 from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
 
@@ -27,7 +27,7 @@ class Run:
     network: nn.Network
     history: list[dict[str, Any]]
     summary: dict[str, Any]
-    # Of one input image: C, H, W.
+    # Of the input in one step: C, H, W.
     shape: tuple[int, int, int]
     # Names of the classes, in the order of the outputs.
     classes: tuple[str, ...]
@@ -72,7 +72,7 @@ def evaluate(run: Run | str | Path, *, data: str | Path | None = None, device: s
         data: folder that holds data sets, as for `fit`.
     """
     run = run if isinstance(run, Run) else load_run(run)
-    _, test_set = data_sets.load(run.experiment.dataset, data)
+    _, test_set = data_sets.for_experiment(run.experiment, data)
     net = run.network.to(device_called(device))
     classes = len(test_set.classes)
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
@@ -99,24 +99,25 @@ def load_run(folder: str | Path) -> Run:
 def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
     """The experiment's network at its start; `input_rate` is the mean value of its input."""
     e = experiment
+    if e.neuron == "relu":
+        return twin.build(e.network, e.seed)
     return nn.build(
         e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate, e.init, input_rate=input_rate, seed=e.seed
     )
 
 
 def batch(
-    experiment: Experiment, images: ImageSet, ids: Int64[Tensor, " B"], epoch: int, device: torch.device
+    experiment: Experiment, samples: DataSet, ids: Int64[Tensor, " B"], epoch: int, device: torch.device
 ) -> tuple[Tensor | Spikes, Int64[Tensor, " B"]]:
     """Input and labels of the samples with these ids, on the device; epoch 0 is kept for evaluation."""
-    x = encode(images.images[ids].to(device), experiment, epoch, ids.to(device))
-    return x, images.labels[ids].to(device)
+    return samples.window(ids, experiment, epoch, device), samples.labels[ids].to(device)
 
 
 @torch.no_grad()
 def predictions(
     net: nn.Network,
     experiment: Experiment,
-    images: ImageSet,
+    samples: DataSet,
     ids: Int64[Tensor, " N"],
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -125,17 +126,8 @@ def predictions(
     for part in ids.split(BATCH):
         if stop():
             return
-        x, y = batch(experiment, images, part, 0, device)
+        x, y = batch(experiment, samples, part, 0, device)
         yield predict(net(x)), y
-
-
-def encode(
-    images: UInt8[Tensor, "B C H W"], experiment: Experiment, epoch: int, ids: Int64[Tensor, " B"]
-) -> Tensor | Spikes:
-    """The network's input for images `[B, C, H, W]` with these ids; epoch 0 is kept for evaluation."""
-    if experiment.encoding == "static":
-        return ops.static(images, experiment.T)
-    return ops.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
 
 
 def predict(o: Float[Tensor, "T B K"]) -> Int64[Tensor, " B"]:

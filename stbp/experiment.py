@@ -6,6 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+SPIKING = ("decay", "threshold", "surrogate", "width", "gate")  # fields that only spiking neurons read
+TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch"}  # what a network without spikes needs
+FRAMES = ("counts", "first_saccade", "stabilize", "shift", "drop", "jitter_ms")  # fields that only recordings read
+RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
+SCALED = ("pedestrian", "folder")  # data sets of image files of any size
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -18,13 +24,32 @@ class Experiment:
     # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
     name: str
     # Data set.
-    dataset: Literal["digits", "mnist", "fashion-mnist"]
+    dataset: Literal["digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist"]
     # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
     network: str
     # Length of the time window in steps.
     T: int = 30
+    # Height and width that images are scaled to, with pedestrian and folder only; the others come in one size.
+    image_size: int | None = None
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
+    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
+    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
+    neuron: Literal["lif", "relu"] = "lif"
+    # Milliseconds of a recording in one time step, with n-mnist only, as all of the next fields.
+    step_ms: float | None = None
+    # How many events a pixel had in the step is its input, instead of whether it had one.
+    counts: bool = False
+    # The recording up to the end of the camera's first saccade, instead of all of it.
+    first_saccade: bool = False
+    # Move the events against the camera's path, so that the digit stands still.
+    stabilize: bool = False
+    # In training, move each recording by up to this many pixels along x and along y.
+    shift: int = 0
+    # In training, drop each event with this probability.
+    drop: float = 0.0
+    # In training, change the time of each event by a random amount of this standard deviation, in milliseconds.
+    jitter_ms: float = 0.0
     # The paper's tau: what remains of the potential after one step without a spike, in [0, 1).
     decay: float = 0.2
     # A neuron fires when its potential reaches this.
@@ -71,6 +96,11 @@ class Experiment:
     def _check_ranges(self) -> None:
         rules = {
             "T": (self.T >= 1, "at least 1"),
+            "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
+            "step_ms": (self.step_ms is None or 0.001 <= self.step_ms <= 1e6, "in [0.001, 1e6]"),
+            "shift": (0 <= self.shift < 256, "a number of pixels in 0..255"),
+            "drop": (0 <= self.drop <= 1, "in [0, 1], a probability"),
+            "jitter_ms": (0 <= self.jitter_ms <= 1e6, "in [0, 1e6]"),
             "decay": (0 <= self.decay < 1, "in [0, 1)"),
             "threshold": (0 < self.threshold < math.inf, "positive"),
             "width": (0 < self.width < math.inf, "positive"),
@@ -98,8 +128,37 @@ class Experiment:
                 raise ValueError(
                     f"{name} and schedule step go together; got {name} {getattr(self, name)}, schedule {self.schedule}"
                 )
+        if (self.image_size is not None) != (self.dataset in SCALED):
+            raise ValueError(
+                f"image_size goes together with dataset {' or '.join(SCALED)}; got image_size {self.image_size}, "
+                f"dataset {self.dataset}"
+            )
+        self._check_events()
+        if self.neuron == "relu":
+            self._check_twin()
         if self.patience is not None and self.validation == 0:
             raise ValueError("patience needs a validation split to watch; set validation to a number of samples")
+
+    def _check_events(self) -> None:
+        if (self.step_ms is not None) != (self.dataset in RECORDED):
+            raise ValueError(
+                f"step_ms goes together with dataset {' or '.join(RECORDED)}; got step_ms {self.step_ms}, "
+                f"dataset {self.dataset}"
+            )
+        unused = ("encoding",) if self.step_ms is not None else FRAMES
+        for field in dataclasses.fields(self):
+            if field.name in unused and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"{field.name} has no effect with dataset {self.dataset}; leave it away; "
+                    f"got {getattr(self, field.name)!r}"
+                )
+
+    def _check_twin(self) -> None:
+        unused = {field.name: field.default for field in dataclasses.fields(self) if field.name in SPIKING}
+        for name, value in (TWIN | unused).items():
+            if getattr(self, name) != value:
+                rule = f"needs {name} {value}" if name in TWIN else f"leaves {name} without effect; leave it away"
+                raise ValueError(f"neuron relu {rule}; got {name} {getattr(self, name)}")
 
     def replace(self, **fields: Any) -> "Experiment":
         """The same experiment with other values of some fields.
@@ -132,7 +191,7 @@ def _check_type(name: str, value: object, hint: object) -> None:
         return
     types = cast(tuple[type, ...], get_args(hint) or (hint,))
     allowed = (*types, int) if float in types else types
-    if not isinstance(value, allowed) or isinstance(value, bool):
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in types):
         words = " or ".join("nothing" if t is type(None) else t.__name__ for t in types)
         raise ValueError(f"{name} must be {words}; got {value!r}")
 

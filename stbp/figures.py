@@ -7,7 +7,8 @@ from stbp import data as data_sets
 from stbp import plot
 from stbp.evaluation import Run, evaluate, load_run
 
-NEEDS_DATA = ("raster", "potential", "rates", "confusion")
+SPIKES = ("raster", "potential", "rates")
+NEEDS_DATA = (*SPIKES, "confusion")
 KINDS = ("learning-curve", *NEEDS_DATA, "surrogates", "weights")
 
 
@@ -20,9 +21,11 @@ def draw(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data
     _check(kind, folders, out, sample, data)
     runs = [load_run(folder) for folder in folders]
     default = folders[0] if folders else Path()
-    test_set = data_sets.load(runs[0].experiment.dataset, data)[1] if kind in (*NEEDS_DATA, "all") else None
+    test_set = data_sets.for_experiment(runs[0].experiment, data)[1] if kind in (*NEEDS_DATA, "all") else None
     paths = []
     for each in KINDS if kind == "all" else (kind,):
+        if kind == "all" and each in SPIKES and runs[0].experiment.neuron == "relu":
+            continue
         path = out or default / f"{each}.png"
         plot.save(_figure(each, runs, test_set, sample, data), path)
         paths.append(path)
@@ -44,7 +47,7 @@ def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int, da
         raise ValueError(f"--sample has no effect on plot {kind}; leave it away")
 
 
-def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.ImageSet | None, sample: int, data: Path | None):
+def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.DataSet | None, sample: int, data: Path | None):
     if kind == "learning-curve":
         return plot.learning_curve(runs)
     if kind == "surrogates":

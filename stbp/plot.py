@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from stbp import drawing
-from stbp.data import ImageSet
+from stbp.data import DataSet
 from stbp.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
 from stbp.evaluation import Evaluation, Run
 from stbp.files import write_atomically
@@ -92,8 +92,8 @@ def learning_curve(runs: Sequence[Run]) -> Figure:
 
 
 @rc_context(STYLE)
-def raster(run: Run, images: ImageSet, sample: int) -> Figure:
-    """The spikes of `images[sample]` on their way through the network: input, every neuron layer, output.
+def raster(run: Run, samples: DataSet, sample: int) -> Figure:
+    """The spikes of one sample on their way through the network: input, every neuron layer, output.
 
     Left: time steps against neurons. Right: the image, and how often each neuron fired. Of a layer of more than 256
     neurons the share of firing ones among neighbours is drawn, and its title says so.
@@ -101,7 +101,7 @@ def raster(run: Run, images: ImageSet, sample: int) -> Figure:
     Raises:
         ValueError: `sample` is out of range.
     """
-    shot = drawing.look(run, images, sample)
+    shot = drawing.look(run, samples, sample)
     K = len(shot.names)
     heights = [2.2] * len(shot.layers) + [min(0.6 + 0.16 * K, 4.0)]
     figure = Figure(figsize=(10, sum(heights) + 0.3 * len(heights) + 0.9))
@@ -137,8 +137,8 @@ def raster(run: Run, images: ImageSet, sample: int) -> Figure:
 
 
 @rc_context(STYLE)
-def potential(run: Run, images: ImageSet, sample: int, neurons: int = 3) -> Figure:
-    """Membrane potentials for `images[sample]`, a row a layer, with threshold, reach of the surrogate, and spikes.
+def potential(run: Run, samples: DataSet, sample: int, neurons: int = 3) -> Figure:
+    """Membrane potentials for one sample, a row a layer, with threshold, reach of the surrogate, and spikes.
 
     Drawn is u of each step as the spike is decided on it: the reset by a spike shows one step later. Of a hidden layer
     so many `neurons`, evenly from the one that fires most to the one that fires least, silent ones only where too few
@@ -149,7 +149,7 @@ def potential(run: Run, images: ImageSet, sample: int, neurons: int = 3) -> Figu
     """
     if neurons < 2:
         raise ValueError(f"neurons must be at least 2: the true class and its strongest rival; got {neurons}")
-    shot = drawing.look(run, images, sample)
+    shot = drawing.look(run, samples, sample)
     figure = Figure(figsize=(max(10.0, 2.6 * neurons), 1.4 + 2.2 * len(shot.layers)))
     grid = figure.subplots(len(shot.layers), neurons, squeeze=False, sharex=True, sharey="row")
     for layer, panels in zip(shot.layers, grid, strict=True):
@@ -176,19 +176,19 @@ def potential(run: Run, images: ImageSet, sample: int, neurons: int = 3) -> Figu
 
 
 @rc_context(STYLE)
-def rates(run: Run, images: ImageSet) -> Figure:
+def rates(run: Run, samples: DataSet) -> Figure:
     """Histograms of how often neurons fire, in per cent of the steps, for every neuron layer.
 
     A neuron's rate is its mean over all steps of the first 200 samples. Silent neurons, which never fired in any of
     them, are stacked on the first bar in a colour of their own.
 
     Raises:
-        ValueError: `images` is empty.
+        ValueError: `samples` is empty.
     """
-    if len(images) == 0:
-        raise ValueError("images must hold at least one sample; got none")
-    ids = torch.arange(min(SAMPLES, len(images)))
-    chunks = [[layer.o.sum((0, 1)) for layer in drawing.record(run, images, part)[1]] for part in ids.split(CHUNK)]
+    if len(samples) == 0:
+        raise ValueError("samples must hold at least one sample; got none")
+    ids = torch.arange(min(SAMPLES, len(samples)))
+    chunks = [[layer.o.sum((0, 1)) for layer in drawing.record(run, samples, part)[1]] for part in ids.split(CHUNK)]
     percents = [100 * np.sum(parts, 0) / (len(ids) * run.experiment.T) for parts in zip(*chunks, strict=True)]
     columns = min(len(percents), 2 if len(percents) == 4 else 3)
     rows = math.ceil(len(percents) / columns)

@@ -1,16 +1,17 @@
-"""Labels for image files."""
+"""Labels for files: images, and recordings of event cameras."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from stbp.evaluation import Run, encode, predict
+from stbp.data.image_file import read_image
+from stbp.data.images import encode
+from stbp.evaluation import Run, predict
+from stbp.experiment import RECORDED, SCALED
+from stbp.ops.spikes import Spikes
 
 
 @dataclass(frozen=True)
@@ -27,65 +28,50 @@ class Prediction:
 
 
 def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list[Prediction]:
-    """Label image files; each one's spikes depend on its pixels and the run's seed alone.
+    """Label files of the kind that the network was trained on, images or recordings of an event camera.
+
+    What it says of a file depends on its content and the run's seed alone.
 
     Args:
-        invert: turn light and dark round, for dark strokes on a light ground.
+        invert: turn light and dark of images round, for dark strokes on a light ground.
 
     Raises:
-        ValueError, FileNotFoundError: a file is missing or no image; the message names it.
+        ValueError, FileNotFoundError: a file is missing or not of that kind; the message names it. The network has no
+            spikes to count, or `invert` has no effect on recordings.
     """
-    images = [read_image(file, run.shape, invert) for file in files]
+    e = run.experiment
+    if e.neuron == "relu":
+        raise ValueError(f"{e.name} is a network without spikes; predict with its spiking twin")
+    if e.dataset in RECORDED and invert:
+        raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
+    look = _recording if e.dataset in RECORDED else _image
     device = next(run.network.parameters()).device
-    ids = torch.zeros(1, dtype=torch.int64, device=device)
     predictions = []
-    for file, image in zip(files, images, strict=True):
+    for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
         with torch.no_grad():
-            o = run.network(encode(image[None].to(device), run.experiment, 0, ids))
+            o = run.network(x.to(device))
         counts = o.sum(0)[0].to(torch.int64).tolist()
+        if max(counts) == 0:
+            remark = "no output neuron fired: the label is a guess"
         label = run.classes[int(predict(o)[0])]
-        predictions.append(
-            Prediction(str(file), label, dict(zip(run.classes, counts, strict=True)), _remark(image, counts))
-        )
+        predictions.append(Prediction(str(file), label, dict(zip(run.classes, counts, strict=True)), remark))
     return predictions
 
 
-def read_image(file: Path, shape: tuple[int, int, int], invert: bool = False) -> UInt8[Tensor, "C H W"]:
-    """An image file as the network wants it: grey or RGB, scaled to H x W.
-
-    Raises:
-        ValueError, FileNotFoundError: the file is missing or no image; the message names it.
-    """
-    channels, height, width = shape
-    if not file.exists():
-        raise FileNotFoundError(f"{file}: there is no such file")
-    try:
-        with Image.open(file) as opened:
-            image = _eight_bits(opened).convert("L" if channels == 1 else "RGB")
-            image = image.resize((width, height), Image.Resampling.BOX)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as an image: {error}") from error
-    pixels = torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1).contiguous()
-    return 255 - pixels if invert else pixels
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits; what is transparent shows the ground: white behind dark strokes, else black."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image
-    drawn = image.convert("RGBA")
-    alpha = np.asarray(drawn.getchannel("A"), dtype=np.float64)
-    strokes = (np.asarray(drawn.convert("RGB").convert("L")) * alpha).sum() / max(1.0, alpha.sum())
-    ground = Image.new("RGBA", drawn.size, "white" if strokes < 128 else "black")
-    return Image.alpha_composite(ground, drawn)
-
-
-def _remark(image: Tensor, counts: list[int]) -> str:
-    if max(counts) == 0:
-        return "no output neuron fired: the label is a guess"
+def _image(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
+    """The input `[T, 1, C, H, W]` for an image file, and a remark."""
+    image = read_image(file, run.shape, invert)
     border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
-    if border.float().mean() > 127:
-        return "the ground is light; the built-in data sets have light strokes on dark: try --invert"
-    return ""
+    light = run.experiment.dataset not in SCALED and border.float().mean() > 127
+    remark = "the ground is light; the built-in data sets have light strokes on dark: try --invert" if light else ""
+    return encode(image[None], run.experiment, 0, torch.zeros(1, dtype=torch.int64)), remark
+
+
+def _recording(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
+    """The input `[T, 1, 2, H, W]` for a recording, and a remark."""
+    from stbp.data.events.reading import read_events
+    from stbp.data.events.windows import window_of
+
+    x = window_of(read_events(file), run.experiment, run.shape[1:], str(file))
+    silent = x.density() == 0 if isinstance(x, Spikes) else not x.any()
+    return x, "no events in the time that the network looks at" if silent else ""

@@ -70,9 +70,15 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
 
 def command(experiment: Experiment) -> str:
     """The command that repeats a run, seed left to its default."""
-    flags = "".join(f" --{name.replace('_', '-')} {value}" for name, value in _changes(experiment).items())
+    flags = "".join(f" {_flag(name.replace('_', '-'), value)}" for name, value in _changes(experiment).items())
     data = "" if experiment.dataset == "digits" else " --data DIR"
     return f"stbp train {experiment.name}{flags}{data}"
+
+
+def _flag(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def _file_name(experiment: Experiment) -> str:
@@ -109,8 +115,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         e = result["experiment"]
+        network = e["network"] + (", ReLU" if e.get("neuron") == "relu" else "")
         lines.append(
-            f"| {e['dataset']} | {e['network']} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
+            f"| {e['dataset']} | {network} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {accuracy(result)} | {len(result['seeds'])} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)

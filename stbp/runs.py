@@ -64,8 +64,9 @@ def unfinish(folder: Path) -> None:
 def _load(folder: Path, experiment: Experiment) -> Checkpoint:
     """The checkpoint in a folder, if it is one of this experiment."""
     saved = checkpoint.load(folder / checkpoint.FILE)
-    for name, value in dataclasses.asdict(experiment).items():
-        there = saved.header["experiment"].get(name)
+    for field in dataclasses.fields(experiment):
+        name, value = field.name, getattr(experiment, field.name)
+        there = saved.header["experiment"].get(name, field.default)  # of before there was the field: its default
         if there != value and name != "epochs":
             raise ValueError(
                 f"{folder / checkpoint.FILE} is of a run with {name} {there!r}, config.json beside it says {value!r}: "

@@ -13,7 +13,7 @@ from torch import Tensor
 from stbp import data as data_sets
 from stbp import health, loss, nn, runs
 from stbp.checkpoint import Checkpoint
-from stbp.data import ImageSet
+from stbp.data import DataSet
 from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions
 from stbp.experiment import Experiment
 from stbp.ops import native, paths
@@ -76,7 +76,7 @@ def fit(
     folder = None if out is None else Path(out)
     if resume and folder is None:
         raise ValueError("resume has no effect without out, the folder of the run to go on with")
-    train_set, test_set = data_sets.load(given.dataset, data)
+    train_set, test_set = data_sets.for_experiment(given, data)
     training = _Training(given, train_set, test_set, device_called(device), folder, report)
     saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     if saved is not None:
@@ -95,8 +95,8 @@ class _Training:
     def __init__(
         self,
         experiment: Experiment,
-        train_set: ImageSet,
-        test_set: ImageSet,
+        train_set: DataSet,
+        test_set: DataSet,
         device: torch.device,
         folder: Path | None,
         report: Reporter,
@@ -105,9 +105,7 @@ class _Training:
         self.device, self.folder, self.report = device, folder, report
         self.progress = Progress()
         self.training_ids, self.validation_ids = _split(len(train_set), experiment)
-        # exact: the sum of bytes is an integer
-        rate = train_set.images.sum(dtype=torch.int64).item() / (255 * max(1, train_set.images.numel()))
-        self.net = build_network(experiment, rate)
+        self.net = build_network(experiment, train_set.rate(experiment))
         native.kernels()  # a wrong STBP_KERNELS is no fault of the network's
         self._check_shapes()
         self.net.to(device)
@@ -119,14 +117,12 @@ class _Training:
 
     def _check_shapes(self) -> None:
         """Try one blank sample, so that a network that does not fit the data fails before the first batch."""
-        shape = (1, *self.train_set.images.shape[1:])
+        shape = self.train_set.shape
         what = f"network {self.experiment.network} does not fit {self.experiment.dataset}"
         try:
-            outputs = self.net(torch.zeros(1, *shape)).shape[-1]
+            outputs = self.net(torch.zeros(1, 1, *shape)).shape[-1]
         except ValueError as error:
-            raise ValueError(
-                f"{what}, whose images are {' x '.join(map(str, shape[1:]))} (C x H x W): {error}"
-            ) from error
+            raise ValueError(f"{what}, whose samples are {' x '.join(map(str, shape))} (C x H x W): {error}") from error
         if outputs != len(self.train_set.classes):
             raise ValueError(
                 f"{what}: it ends in {outputs} outputs, the data has {len(self.train_set.classes)} classes"
@@ -239,8 +235,8 @@ class _Training:
         """Evaluate, write the epoch's metrics down; False if stopped before that was done."""
         progress = self.progress
         accuracies = []
-        for images, ids in ((self.train_set, self.validation_ids), (self.test_set, torch.arange(len(self.test_set)))):
-            found = list(predictions(self.net, self.experiment, images, ids, stop))
+        for samples, ids in ((self.train_set, self.validation_ids), (self.test_set, torch.arange(len(self.test_set)))):
+            found = list(predictions(self.net, self.experiment, samples, ids, stop))
             if stop():
                 return False
             right = sum(int((p == y).sum()) for p, y in found)
@@ -301,7 +297,7 @@ class _Training:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "device": self.device.type,
-            "shape": list(self.train_set.images.shape[1:]),
+            "shape": list(self.train_set.shape),
             "classes": list(self.train_set.classes),
         }
 
@@ -348,9 +344,8 @@ class _Training:
             )
             if self.folder is not None:
                 runs.write_summary(self.folder, summary)
-        channels, height, width = self.train_set.images.shape[1:]
-        shape = (channels, height, width)
-        return Run(self.experiment, self.net, self.progress.history, summary, shape, self.train_set.classes)
+        shape, classes = self.train_set.shape, self.train_set.classes
+        return Run(self.experiment, self.net, self.progress.history, summary, shape, classes)
 
 
 def _split(n: int, experiment: Experiment) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from PIL import Image
 
 import stbp
 from stbp import cli
-from stbp.predict import read_image
+from stbp.data.image_file import read_image
 from stbp.progress import Silent
 
 
@@ -67,7 +67,7 @@ sys.exit("torch" in sys.modules)
         (["train", "digits-mlp", "--network", "64-2x-10"], "part 2 of network '64-2x-10' is '2x'"),
         (["train", "digits-mlp", "--threads", "0"], "threads must be at least 1; got 0"),
         (["eval", "nowhere"], "nowhere holds no run: there is no config.json in it"),
-        (["predict", "nowhere"], "at least one image file"),
+        (["predict", "nowhere"], "at least one file"),
         (["plot", "raster"], "plot raster takes one run; got 0"),
         (["plot", "surrogates", "--sample", "3"], "--sample has no effect on plot surrogates"),
         (["plot", "surrogates", "--data", "x"], "--data has no effect on plot surrogates"),

@@ -73,7 +73,7 @@ def test_the_cosine_never_rises(progress, epoch):
 
 
 def test_the_registry_holds_the_papers_networks_by_name():
-    assert list(experiments()) == ["digits-mlp", "mnist-mlp", "mnist-mlp-400", "mnist-cnn", "fashion-mlp"]
+    assert list(experiments())[:5] == ["digits-mlp", "mnist-mlp", "mnist-mlp-400", "mnist-cnn", "fashion-mlp"]
     assert all(name == e.name for name, e in experiments().items())
     assert experiment("mnist-mlp").network == "784-800-10"
     assert experiment("mnist-cnn").network == "28x28-15C5-P2-40C5-P2-300-10"

@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle, StepPatch
 import stbp
 from stbp import plot
 from stbp.data import ImageSet, load
-from stbp.evaluation import Evaluation, Run, build_network, encode, predict
+from stbp.data.images import encode
+from stbp.evaluation import Evaluation, Run, build_network, predict
 from stbp.nn import LIF, Trace
 from stbp.progress import Silent
 

@@ -64,7 +64,7 @@ def test_a_published_result_is_what_its_command_says(path: Path):
     command = result["command"].split("  (")[0].removesuffix(" --seed S").removesuffix(" --data DIR")
     name, *rest = command.removeprefix("stbp train ").split()
     parsed = tyro.cli(Train, args=rest, default=Train(paper.experiment(name))).experiment
-    assert {**result["experiment"], "seed": 0} == dataclasses.asdict(parsed)
+    assert Experiment(**result["experiment"]) == parsed
     for accuracy, seed, run in zip(result["test_accuracy"], result["seeds"], result["runs"], strict=True):
         assert run["summary"]["test_accuracy"] == accuracy == run["metrics"][-1]["test_accuracy"]
         assert run["summary"]["seed"] == seed

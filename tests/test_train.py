@@ -279,6 +279,17 @@ def test_a_config_that_was_changed_behind_the_checkpoint_is_noticed(tmp_path: Pa
         stbp.load_run(tmp_path)
 
 
+def test_a_run_from_before_a_field_existed_is_read_with_its_default(tmp_path: Path):
+    stbp.fit(SMALL, epochs=1, out=tmp_path, report=Silent())
+    config = json.loads((tmp_path / "config.json").read_text())
+    saved = checkpoint.load(tmp_path / checkpoint.FILE)
+    for fields in (config, saved.header["experiment"]):
+        del fields["neuron"], fields["drop"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    checkpoint.save(tmp_path / checkpoint.FILE, saved)
+    assert stbp.load_run(tmp_path).experiment == dataclasses.replace(SMALL, epochs=1)
+
+
 def test_resume_without_a_folder_is_an_error():
     with pytest.raises(ValueError, match="resume has no effect without out"):
         stbp.fit(SMALL, resume=True, report=Silent())

@@ -1,120 +1,153 @@
-"""Downloads that are right or not there: checked by content, renamed into place only when whole."""
+"""Downloads that are right or not there: checked by content, renamed into place when whole, resumed when cut off."""
 
 import logging
 import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Protocol, runtime_checkable
 
-import pooch
+import filelock
 import requests
 import urllib3
 from tqdm import tqdm
 
 from stbp.data.error import DataError
-from stbp.data.original import Original
 
 TIMEOUT = (10.0, 30.0)
 """Seconds to wait for a connection, and for the next bytes."""
+CHUNK = 1 << 16
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A file that can be told from any other by its content."""
+
+    @property
+    def file_name(self) -> str:
+        """Its name in the folder."""
+        ...
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a download of it never exceeds."""
+        ...
+
+    def fault(self, path: Path) -> str | None:
+        """What sets the file at `path` apart from it, in a few words; None if nothing does."""
+        ...
 
 
 class _RefusedError(Exception):
     """What one address sent is not the file; the message says why."""
 
 
-class _Sink:
-    """A file that takes no more than `limit` bytes, and tells its own faults (a full disk) from the network's."""
+def fetch(published: Published, addresses: Sequence[str], folder: Path) -> Path:
+    """Downloads a file from the first address that has it, and returns its path in `folder`.
 
-    def __init__(self, file: IO[bytes], limit: int) -> None:
-        self.file, self.limit, self.size = file, limit, 0
-
-    def write(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if self.size > self.limit:
-            raise _RefusedError(f"more than {self.limit:,} bytes, stopped")
-        try:
-            self.file.write(chunk)
-        except OSError as error:
-            raise _unwritable(Path(self.file.name), error) from error
-
-    def flush(self) -> None:
-        """pooch flushes after every chunk; one flush at the end is enough."""
-
-
-def fetch(original: Original, addresses: Sequence[str], folder: Path) -> Path:
-    """Downloads `original` from the first address that has it, and returns its path in `folder`.
-
-    The file is written under a temporary name, compared with the original, flushed to disk and renamed; whatever
-    goes wrong, an interrupt included, nothing of it stays. Progress goes to stderr, if that is a terminal.
+    The file is written under a temporary name, compared with the published one, flushed to disk and renamed. What a
+    cut connection or an interrupt leaves behind, `FILE.part1` for the first address and so on, is gone on with by the
+    next call, where the server can do that; what turns out to be wrong is deleted. Two processes that fetch the same
+    file wait for each other. Progress goes to stderr, if that is a terminal.
 
     Args:
-        original: the file; `.gz` is added to its name, there and here.
-        addresses: folders on the web, each ending in a slash.
+        addresses: of the file on the web, the first to try first.
         folder: made if it does not exist.
 
     Raises:
         DataError: no address delivers the file (each is listed with the reason), or `folder` cannot be written to.
     """
-    reasons: list[str] = []
-    for address in addresses:
-        url = f"{address}{original.name}.gz"
-        try:
-            return _fetch_one(url, original, folder)
-        except (_RefusedError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            reasons.append(f"{url} ({_brief(error)})")
-            _log.warning("no download from %s", reasons[-1])
-    raise DataError(f"cannot download {original.name}: {'; '.join(reasons)}")
+    path, reasons = folder / published.file_name, list[str]()
+    with _alone(path):
+        if path.exists() and published.fault(path) is None:  # another process was faster
+            return path
+        for number, url in enumerate(addresses, start=1):
+            part = path.with_name(f"{path.name}.part{number}")
+            try:
+                _fetch_one(url, published, part)
+                part.replace(path)
+            except (_RefusedError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                size = part.stat().st_size if part.exists() else 0
+                kept = f", {size:,} bytes are kept to go on from" if size else ""
+                reasons.append(f"{url} ({_brief(error)}{kept})")
+                _log.warning("no download from %s", reasons[-1])
+            except OSError as error:
+                raise _unwritable(path, error) from error
+            else:
+                for other in folder.glob(f"{path.name}.part*"):
+                    other.unlink()
+                return path
+    raise DataError(f"cannot download {published.file_name}: {'; '.join(reasons)}")
 
 
-def _fetch_one(url: str, original: Original, folder: Path) -> Path:
-    path = folder / f"{original.name}.gz"
-    temporary: Path | None = None
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the file's lock, which a killed process does not keep."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f"{original.name}.", suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            _download(url, _Sink(file, _largest(original)))
-            file.flush()
-            os.fsync(file.fileno())
-        if fault := original.fault(temporary):
-            raise _RefusedError(fault)
-        temporary.replace(path)
-        return path
-    except requests.RequestException:  # an OSError too, but the network's
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _log.warning("%s: waiting for another process that downloads it", path)
+            lock.acquire()
     except OSError as error:
         raise _unwritable(path, error) from error
+    try:
+        yield
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        if path.exists():  # whoever waits for this lock sees the file, so the lock has done its work
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
-def _download(url: str, sink: _Sink) -> None:
-    name = url.rsplit("/", 1)[-1]
-    # pooch sets the total; until then it must not be zero or none, or pooch takes the bar for false
-    with tqdm(desc=name, total=1, unit="B", unit_scale=True, ncols=79, disable=None) as bar:
-        # Without the header a server may pack the file once more, and pooch would show a wrong progress.
-        headers = {"Accept-Encoding": "identity"}
-        downloader = pooch.HTTPDownloader(
-            progressbar=bar,  # pyright: ignore[reportArgumentType] any object with a bar's methods will do
-            chunk_size=1 << 16,
-            timeout=TIMEOUT,
-            headers=headers,
-        )
+def _fetch_one(url: str, published: Published, part: Path) -> None:
+    """Bring `part` to the whole file, going on from what it holds, or raise; a wrong one is deleted."""
+    while True:
+        start = part.stat().st_size if part.exists() else 0
         try:
-            downloader(url, sink, None)
-        except ValueError as error:
-            if isinstance(error, (DataError, requests.RequestException)):
-                raise
-            raise _RefusedError(f"answer not understood: {error}") from error  # a Content-Length that is no number
+            resumed = _download(url, part, start, published.largest)
+        except _RefusedError:
+            part.unlink(missing_ok=True)
+            raise
+        if (fault := published.fault(part)) is None:
+            return
+        part.unlink()
+        if not resumed:
+            raise _RefusedError(fault)
+        _log.warning("%s: what was left of an earlier download does not fit (%s); once more from the start", url, fault)
 
 
-def _largest(original: Original) -> int:
-    """The size of a gzip file that holds `original` without packing it, generously."""
-    return original.size + original.size // 1000 + (1 << 16)
+def _download(url: str, part: Path, start: int, largest: int) -> bool:
+    """Append to `part` what is missing behind its first `start` bytes; returns whether they were gone on from."""
+    # without the first header a server may pack the file once more
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if start and response.status_code == requests.codes.requested_range_not_satisfiable:
+            return True  # nothing is missing
+        response.raise_for_status()
+        resumed = start > 0 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        size, length = start if resumed else 0, response.headers.get("Content-Length", "0")
+        if not length.isdigit():
+            raise _RefusedError(f"answer not understood: its length is {length!r}")
+        with (
+            part.open("ab" if resumed else "wb") as file,
+            tqdm(
+                desc=part.stem, total=size + int(length) or None, initial=size, unit="B", unit_scale=True, ncols=79,
+                disable=None,
+            ) as bar,
+        ):  # fmt: skip
+            for chunk in response.iter_content(CHUNK):
+                size += len(chunk)
+                if size > largest:
+                    raise _RefusedError(f"more than {largest:,} bytes, stopped")
+                file.write(chunk)
+                bar.update(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    return resumed
 
 
 def _unwritable(path: Path, error: OSError) -> DataError:

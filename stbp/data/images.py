@@ -1,4 +1,4 @@
-"""A labelled set of images, whole in memory."""
+"""A labelled set of images, whole in memory, and how images become the input of a network."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from stbp import ops
 from stbp.data.error import DataError
+from stbp.experiment import Experiment
+from stbp.ops.spikes import Spikes
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,36 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: C, H, W."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def rate(self, experiment: Experiment) -> float:
+        """Mean brightness of all pixels, in [0, 1]: the same for every experiment."""
+        # exact: the sum of bytes is an integer
+        return self.images.sum(dtype=torch.int64).item() / (255 * max(1, self.images.numel()))
+
+    def window(
+        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    ) -> Tensor | Spikes:
+        """As `DataSet.window`: the images with these ids, encoded as the experiment says."""
+        return encode(self.images[ids].to(device), experiment, epoch, ids.to(device))
+
+    def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
+        """The image itself."""
+        return self.images[sample]
+
+
+def encode(
+    images: UInt8[Tensor, "B C H W"], experiment: Experiment, epoch: int, ids: Int64[Tensor, " B"]
+) -> Tensor | Spikes:
+    """The network's input for images `[B, C, H, W]` with these ids; epoch 0 is kept for evaluation."""
+    if experiment.encoding == "static":
+        return ops.static(images, experiment.T)
+    return ops.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
 
 
 def _check_tensor(field: str, value: object, dtype: torch.dtype, ndim: int) -> None:

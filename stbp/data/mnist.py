@@ -19,11 +19,13 @@ class Source:
     Attributes:
         classes: the names of the classes, in the order of the labels.
         addresses: folders on the web, the first to try first.
+        page: the web page that people get the set from.
         train_images, train_labels, test_images, test_labels: the four files.
     """
 
     classes: tuple[str, ...]
     addresses: tuple[str, ...]
+    page: str
     train_images: Original
     train_labels: Original
     test_images: Original
@@ -42,6 +44,7 @@ SOURCES = {
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
+        page="http://yann.lecun.com/exdb/mnist/",
         train_images=Original(
             "train-images-idx3-ubyte", 47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
         ),
@@ -73,6 +76,7 @@ SOURCES = {
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
+        page="https://github.com/zalandoresearch/fashion-mnist",
         train_images=Original(
             "train-images-idx3-ubyte", 47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
         ),

@@ -41,6 +41,16 @@ class Original:
     size: int
     sha256: str
 
+    @property
+    def file_name(self) -> str:
+        """What a download is called."""
+        return f"{self.name}.gz"
+
+    @property
+    def largest(self) -> int:
+        """The size of a gzip file that holds it without packing it, generously."""
+        return self.size + self.size // 1000 + (1 << 16)
+
     def fault(self, path: Path) -> str | None:
         """What sets the file at `path` apart from the original, in a few words; None if nothing does.
 

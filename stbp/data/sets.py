@@ -1,65 +1,99 @@
 """The data sets by name."""
 
 import difflib
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
 
 import pooch
 
+from stbp.data.dataset import DataSet
 from stbp.data.digits import read as read_digits
 from stbp.data.error import DataError
+from stbp.data.folder import SHAPE, is_tree
+from stbp.data.folder import read as read_folder
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
+from stbp.experiment import RECORDED, SCALED, Experiment
 
-NAMES = ("digits", *SOURCES)
+NAMES = ("digits", *SOURCES, *SCALED)
+N_MNIST = (60_000, 10_000)  # recordings of the full set
+
+_log = logging.getLogger(__name__)
 
 
-def load(name: str, data: str | Path | None = None) -> tuple[ImageSet, ImageSet]:
+def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[DataSet, DataSet]:
+    """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
+    if experiment.dataset in RECORDED:
+        from stbp.data.events.sets import load_events
+        from stbp.data.events.windows import EventWindows
+
+        train, test = load_events(experiment.dataset, data)
+        if (len(train), len(test)) != N_MNIST:
+            counts = f"{len(train):,} training and {len(test):,} test recordings"
+            _log.warning(
+                "%s: a part of the set, %s of %s and %s", experiment.dataset, counts, *map("{:,}".format, N_MNIST)
+            )
+        return EventWindows(train), EventWindows(test)
+    return load(experiment.dataset, data, experiment.image_size)
+
+
+def load(name: str, data: str | Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet]:
     """Loads a data set: training images, test images.
 
     Args:
-        name: `digits` (8x8, comes with the package), `mnist` or `fashion-mnist` (28x28).
-        data: the folder that holds the data sets (`mnist/`, `fashion-mnist/`), or this one's files themselves.
-            Without it the environment variable STBP_DATA names the folder; without that too, the set is downloaded,
-            once, into the user's cache folder.
+        name: `digits` (8x8, comes with the package), `mnist` or `fashion-mnist` (28x28); `pedestrian` or `folder`, a
+            tree of image files `<split>/<class>/*`.
+        data: the folder that holds the data sets (`mnist/`, `pedestrian/`, ...), or this one's files themselves; with
+            `folder` always the latter. Without it the environment variable STBP_DATA names the folder; without that
+            too, `mnist` and `fashion-mnist` are downloaded, once, into the user's cache folder.
+        size: height and width that the images of `pedestrian` or `folder` are scaled to; needed there, and only there.
 
     Returns:
-        Two sets of images `[N, 1, H, W]`, uint8, in their original order.
+        Two sets of images `[N, 1, H, W]`, uint8, in their original order, image files by class and name.
 
     Raises:
-        DataError: the name is unknown, the set is not in the folder, a file is damaged, the download fails, or `data`
-            is given for `digits`, where it has no effect.
+        DataError: the name is unknown, the set is not in the folder, a file is damaged, the download fails, or an
+            argument has no effect on this set.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise DataError(f"data set must be one of {', '.join(NAMES)}, got {name!r}{hint}")
+    if (size is not None) != (name in SCALED):
+        raise DataError(f"size is for {' and '.join(SCALED)}, which need it, and for no others; got {size} for {name}")
     if name == "digits":
         if data is not None:
             raise DataError(f"digits comes with the package; leave --data away, got {str(data)!r}")
         return read_digits()
+    origin = "STBP_DATA" if data is None else "--data"
+    given = os.environ.get("STBP_DATA") or None if data is None else data
     try:
-        if data is not None:
-            return read_mnist(name, _find(name, data, "--data"))
-        if os.environ.get("STBP_DATA"):
-            return read_mnist(name, _find(name, os.environ["STBP_DATA"], "STBP_DATA"))
-        return _load_cached(name)
+        if size is not None:
+            return read_folder(_find_tree(name, given, origin), size)
+        return _load_cached(name) if given is None else read_mnist(name, _find(name, given, origin))
     except PermissionError as error:  # from looking for a file in a folder that may not be entered
         raise DataError(f"{error.filename}: {error.strerror}; make it readable or name another folder") from error
+
+
+def _existing(data: str | Path, origin: str, remedy: str) -> Path:
+    """The folder that the user named."""
+    if not str(data):
+        raise DataError(f"{origin} is empty; {remedy}")
+    folder = Path(data)
+    with suppress(RuntimeError):  # ~name where nobody has that name: there is no such folder
+        folder = folder.expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{origin} {folder}: no such folder; {remedy}")
+    return folder
 
 
 def _find(name: str, data: str | Path, origin: str) -> Path:
     """The folder that holds the files of a set, in or at the folder that the user named."""
     remedy = f"let {origin} name the folder that holds {name}/, or leave it away to download"
-    if not str(data):
-        raise DataError(f"{origin} is empty; {remedy}")
-    parent = Path(data)
-    with suppress(RuntimeError):  # ~name where nobody has that name: there is no such folder
-        parent = parent.expanduser()
-    if not parent.is_dir():
-        raise DataError(f"{origin} {parent}: no such folder; {remedy}")
+    parent = _existing(data, origin, remedy)
     source = SOURCES[name]
     for folder in (parent / name, parent):
         absent = missing(folder, source)
@@ -71,11 +105,28 @@ def _find(name: str, data: str | Path, origin: str) -> Path:
     raise DataError(f"{origin} {parent}: no {name} in it nor in its {name}/, looked for {names} or .gz; {remedy}")
 
 
+def _find_tree(name: str, data: str | Path | None, origin: str) -> Path:
+    """The folder that holds the splits of a tree of image files, in or at the folder that the user named."""
+    below = f"DIR/{name} or DIR itself" if name != "folder" else "DIR"
+    remedy = f"pass --data DIR, where {below} holds {SHAPE}"
+    if name == "pedestrian":
+        remedy += "; the set that our numbers were measured on may not be passed on, so take one of your own"
+    if data is None:
+        raise DataError(f"{name} cannot be downloaded: {remedy}")
+    parent = _existing(data, origin, remedy)
+    for folder in (parent / name, parent) if name != "folder" else (parent,):
+        if is_tree(folder):
+            return folder
+    raise DataError(f"{origin} {parent}: no {name if name != 'folder' else 'images'} in it; {remedy}")
+
+
 def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:
     source = SOURCES[name]
     folder = Path(pooch.os_cache("stbp")) / name
-    if absent := missing(folder, source):
-        _fill(name, folder, absent)
+    if missing(folder, source):
+        from stbp.data.downloads import fetch_set  # what it imports is slow, and rarely needed
+
+        fetch_set(name, folder.parent)
     try:
         return read_mnist(name, folder)
     except DataError as error:
@@ -84,16 +135,3 @@ def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:
         if not damaged:
             raise
         raise DataError(f"{error}; delete {' and '.join(damaged)} to download again") from error
-
-
-def _fill(name: str, folder: Path, absent: list[str]) -> None:
-    from stbp.data.fetch import fetch  # what it imports is slow, and rarely needed
-
-    source = SOURCES[name]
-    try:
-        for file in source.files:
-            if file.name in absent:
-                fetch(file, source.addresses, folder)
-    except DataError as error:
-        names = ", ".join(f"{file.name}.gz" for file in source.files)
-        raise DataError(f"{error}; or put {names} into DIR/{name} and pass --data DIR") from error

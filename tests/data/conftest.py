@@ -41,7 +41,7 @@ def write_set(folder: Path, contents: dict[str, bytes], ending: str = ".gz") -> 
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
 @pytest.fixture(autouse=True)
@@ -99,5 +99,7 @@ def published(monkeypatch: pytest.MonkeyPatch, server: Server) -> dict[str, byte
         Original(name, len(content), hashlib.sha256(content).hexdigest()) for name, content in contents.items()
     ]
     addresses = (server.address("first"), server.address("second"))
-    monkeypatch.setitem(mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), addresses, *originals))
+    monkeypatch.setitem(
+        mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), addresses, "http://127.0.0.1/page", *originals)
+    )
     return contents

@@ -77,7 +77,9 @@ def test_an_empty_folder_name_is_an_error():
 
 
 def test_an_unknown_name_lists_the_names_and_the_nearest():
-    with pytest.raises(DataError, match="one of digits, mnist, fashion-mnist, got 'MNITS'; did you mean mnist"):
+    with pytest.raises(
+        DataError, match="one of digits, mnist, fashion-mnist, pedestrian, folder, got 'MNITS'; did you mean mnist"
+    ):
         load("MNITS")
     with pytest.raises(DataError, match=r"got 'quux'$"):
         load("quux")
@@ -114,7 +116,7 @@ def test_the_files_of_another_set_are_refused_although_their_names_fit(tmp_path,
     contents = small_set()
     original = Original(PARTS[3], len(contents[PARTS[3]]), hashlib.sha256(contents[PARTS[3]]).hexdigest())
     files = mnist.SOURCES["mnist"].files[:3]
-    monkeypatch.setitem(mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), (), *files, original))
+    monkeypatch.setitem(mnist.SOURCES, "mnist", mnist.Source(tuple("0123456789"), (), "", *files, original))
     write_set(tmp_path, contents)
     assert len(load("mnist", tmp_path)[0]) == 30
     with pytest.raises(DataError, match="a file of mnist, not of fashion-mnist"):

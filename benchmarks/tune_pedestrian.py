@@ -1,0 +1,76 @@
+"""The settings of `pedestrian-*`: as many trials for each spiking network as for its twin, on validation samples.
+
+    .venv/bin/python benchmarks/tune_pedestrian.py [NAME...] --data DIR
+
+Each setting is trained twice, each time on all training images but 300 of its own, and judged by the mean
+validation accuracy after the last epoch; the test images have no say. Writes results/tuning/NAME.json.
+"""
+
+import argparse
+import itertools
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stbp
+from stbp import paper, runs
+from stbp.files import write_json
+from stbp.progress import Silent
+
+SEEDS, VALIDATION = (0, 1), 300
+RATES = (1e-4, 3e-4, 1e-3)
+SETTINGS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "pedestrian-mlp": {"learning_rate": RATES, "threshold": (0.3, 1.0)},
+    "pedestrian-mlp-twin": {"learning_rate": RATES, "loss": ("rate_mse", "cross_entropy")},
+    "pedestrian-cnn": {"learning_rate": RATES, "threshold": (0.3, 1.0)},
+    "pedestrian-cnn-twin": {"learning_rate": RATES, "loss": ("rate_mse", "cross_entropy")},
+}
+
+
+def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
+    """Train one setting with every seed."""
+    found = [
+        stbp.fit(name, data=data, report=Silent(), seed=seed, validation=VALIDATION, **fields).history[-1]
+        for seed in SEEDS
+    ]
+    accuracies = [metrics["validation_accuracy"] for metrics in found]
+    print(f"{name}  {fields}  validation {100 * statistics.mean(accuracies):.2f} %", flush=True)
+    return {"fields": fields, "validation_accuracy": accuracies}
+
+
+def tune(name: str, data: Path, commit: str | None) -> dict[str, Any]:
+    """Try every setting of an experiment; the best is that of the highest mean validation accuracy."""
+    grid = SETTINGS[name]
+    trials = [trial(name, dict(zip(grid, values, strict=True)), data) for values in itertools.product(*grid.values())]
+    return {
+        "command": f"python benchmarks/tune_pedestrian.py {name} --data DIR",
+        "experiment": name,
+        "epochs": paper.experiment(name).epochs,
+        "seeds": SEEDS,
+        "validation": VALIDATION,
+        "trials": trials,
+        "best": max(trials, key=lambda found: statistics.mean(found["validation_accuracy"]))["fields"],
+        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "commit": commit,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    folder = Path(__file__).resolve().parent.parent / "results" / "tuning"
+    folder.mkdir(exist_ok=True)
+    commit = runs.commit()  # now, when the code was read
+    for name in args.names:
+        write_json(folder / f"{name}.json", tune(name, args.data, commit))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What training, evaluation and plots ask of a data set, whatever its samples are."""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from stbp.experiment import Experiment
+from stbp.ops.spikes import Spikes
+
+
+@runtime_checkable
+class DataSet(Protocol):
+    """Labelled samples, each of which becomes a window of input. `ImageSet` is one."""
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"]:
+        """An index into `classes` of every sample."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the K classes."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the input in one step: C, H, W."""
+        ...
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        ...
+
+    def rate(self, experiment: Experiment) -> float:
+        """Mean value of the input per step, to which initial weights are scaled."""
+        ...
+
+    def window(
+        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    ) -> Tensor | Spikes:
+        """The network's input `[T, B, C, H, W]` for the samples with these ids, on the device.
+
+        It depends on the experiment, the epoch and each sample's id alone, not on the batch around it. Epoch 0 is kept
+        for evaluation: nothing is shifted, dropped or otherwise augmented in it.
+        """
+        ...
+
+    def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
+        """One sample as a person would look at it, 0 (dark) to 255 (bright)."""
+        ...

@@ -1,0 +1,188 @@
+"""Sets of recordings, ready to train on."""
+
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pooch
+import torch
+from jaxtyping import Float, Int64, UInt8, UInt32
+from torch import Tensor
+
+from stbp.data.error import DataError
+from stbp.data.events import source, store
+from stbp.data.events.record import empty
+from stbp.ops.frames.op import frames
+from stbp.ops.frames.options import Augmentation, FrameOptions
+from stbp.ops.spikes import Spikes
+
+NAME = "n-mnist"
+SENSOR = (34, 34)
+RATE_SAMPLES, RATE_BATCH = 1000, 100
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class EventSet:
+    """Recordings of one sensor with one label each; the events stay on disk until they are used.
+
+    Attributes:
+        t, x, y, p, offsets: the events of all recordings, as `stbp.ops.frames.op.frames` takes them.
+        labels: `[N]`, int64, an index into `classes` each.
+        classes: the names of the K classes.
+        sensor: height and width.
+        names_: the recordings' labels and file names with zero bytes between them.
+    """
+
+    t: UInt32[Tensor, " E"]
+    x: UInt8[Tensor, " E"]
+    y: UInt8[Tensor, " E"]
+    p: UInt8[Tensor, " bytes"]
+    offsets: Int64[Tensor, " bounds"]
+    labels: Int64[Tensor, " N"]
+    classes: tuple[str, ...]
+    sensor: tuple[int, int]
+    names_: UInt8[Tensor, " characters"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one frame: 2 polarities, height, width."""
+        return (2, *self.sensor)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of every recording, `5/00001.bin`."""
+        return os.fsdecode(self.names_.numpy().tobytes()).split("\0") if len(self) else []
+
+    def events(self, index: int) -> np.ndarray:
+        """The events of one recording, `[n]` of `stbp.data.events.record.EVENT`."""
+        begin, end = self.offsets[index : index + 2].tolist()
+        found = empty(end - begin)
+        for name, values in (("t", self.t), ("x", self.x), ("y", self.y)):
+            found[name] = values[begin:end].numpy()
+        at = np.arange(begin, end)
+        found["p"] = self.p.numpy()[at // 8] >> (at % 8).astype(np.uint8) & 1
+        return found
+
+    def frames(
+        self,
+        ids: Int64[Tensor, " B"],
+        T: int,
+        options: FrameOptions | None = None,
+        augmentation: Augmentation | None = None,
+        *,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> Spikes | Float[Tensor, "T B 2 H W"]:
+        """Frames `[T, B, 2, H, W]` of the recordings with these ids; see `stbp.ops.frames.op.frames`."""
+        arrays = self.t, self.x, self.y, self.p, self.offsets
+        return frames(*arrays, ids, T, self.sensor, options, augmentation, seed=seed, epoch=epoch)
+
+    def rate(self, T: int, options: FrameOptions | None = None) -> float:
+        """The mean value of the frames of up to 1,000 recordings spread evenly over the set; 0 for an empty one."""
+        n = min(len(self), RATE_SAMPLES)
+        ids = torch.arange(n) * len(self) // max(1, n)
+        total = 0.0
+        for part in ids.split(RATE_BATCH):
+            found = self.frames(part, T, options)
+            total += len(part) * (found.density() if isinstance(found, Spikes) else found.double().mean().item())
+        return total / max(1, n)
+
+
+def load_events(
+    name: str | Path = NAME, data: str | Path | None = None, cache: str | Path | None = None
+) -> tuple[EventSet, EventSet]:
+    """Opens an event data set, building its store in the first run: training recordings, test recordings.
+
+    How many there are is counted and logged.
+
+    Args:
+        name: `n-mnist`, or a folder that holds `Train.zip` and `Test.zip`, or the unpacked `Train` and `Test`.
+        data: the folder that holds the data sets (`n-mnist*/`), or this one's files themselves; only with a name.
+            Without it the environment variable STBP_DATA names the folder; without that too, the user's cache folder
+            is searched.
+        cache: the folder for stores; by default `events` in the user's cache folder.
+
+    Raises:
+        DataError: the set is not there, a file is damaged (archive, member and byte are named), or the store cannot be
+            written.
+    """
+    own = Path(pooch.os_cache("stbp"))
+    folder = _folder(name, data, own)
+    paths = source.find(folder)
+    if paths is None:
+        raise DataError(
+            f"{folder}: no {NAME} in it nor in its {NAME}*/, looked for Train.zip and Test.zip, or Train/<label>/*.bin"
+            " and Test/<label>/*.bin; get them from https://www.garrickorchard.com/datasets/n-mnist"
+        )
+    stores = own / "events" if cache is None else Path(cache)
+    splits = [store.load(store.built(path, stores, SENSOR, torch.get_num_threads())) for path in paths]
+    classes = source.classes_of(label for split in splits for label in split.classes)
+    train, test = (_event_set(split, classes) for split in splits)
+    _log.info("%s: %d training and %d test recordings", paths[0].parent, len(train), len(test))
+    return train, test
+
+
+def joined(*sets: EventSet) -> EventSet:
+    """One set of all recordings, in order, copied into memory: for cross-validation over a small set.
+
+    Raises:
+        DataError: no set, or sets of different classes or sensors.
+    """
+    if len({(one.classes, one.sensor) for one in sets}) != 1:
+        raise DataError("sets to join must be at least one, all of the same classes and sensor")
+    first = sets[0]
+    counts = torch.cat([one.offsets.diff() for one in sets])
+    bits = np.concatenate([np.unpackbits(one.p.numpy(), count=len(one.t), bitorder="little") for one in sets])
+    return EventSet(
+        t=torch.from_numpy(np.concatenate([one.t.numpy() for one in sets])),
+        x=torch.cat([one.x for one in sets]),
+        y=torch.cat([one.y for one in sets]),
+        p=torch.from_numpy(np.packbits(bits, bitorder="little")),
+        offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        labels=torch.cat([one.labels for one in sets]),
+        classes=first.classes,
+        sensor=first.sensor,
+        names_=torch.from_numpy(
+            np.frombuffer(os.fsencode("\0".join(n for one in sets for n in one.names)), "u1").copy()
+        ),
+    )
+
+
+def _folder(name: str | Path, data: str | Path | None, own: Path) -> Path:
+    """The folder to search."""
+    if str(name) != NAME:
+        if data is not None:
+            raise DataError(f"{name} is a folder of its own; leave --data away, got {str(data)!r}")
+        given, origin = Path(name), "event data set"
+    elif data is not None:
+        given, origin = Path(data), "--data"
+    elif os.environ.get("STBP_DATA"):
+        given, origin = Path(os.environ["STBP_DATA"]), "STBP_DATA"
+    else:
+        return own
+    with suppress(RuntimeError):  # ~name where nobody has that name: there is no such folder
+        given = given.expanduser()
+    if not given.is_dir():
+        raise DataError(f"{origin} {given}: no such folder; name the one that holds {NAME}*/ or Train.zip and Test.zip")
+    return given
+
+
+def _event_set(stored: store.Stored, classes: tuple[str, ...]) -> EventSet:
+    arrays = dict(stored.arrays)
+    place = torch.tensor([classes.index(label) for label in stored.classes])
+    return EventSet(
+        **{name: arrays[name] for name in ("t", "x", "y", "p", "offsets")},
+        labels=place[arrays["labels"]],
+        classes=classes,
+        sensor=stored.shape,
+        names_=arrays["names"],
+    )

@@ -1,0 +1,96 @@
+"""Sets of recordings as training asks for them: frames as the fields of an experiment say."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from stbp.data.error import DataError
+from stbp.data.events.sets import EventSet
+from stbp.experiment import Experiment
+from stbp.ops.frames.op import frames
+from stbp.ops.frames.options import SACCADE_US, Augmentation, FrameOptions
+from stbp.ops.spikes import Spikes
+
+
+def frame_options(experiment: Experiment) -> FrameOptions:
+    """How the experiment divides the events of a recording among its T steps."""
+    assert experiment.step_ms is not None  # an experiment on event data has it
+    return FrameOptions(
+        step_us=round(1000 * experiment.step_ms),
+        stop_us=SACCADE_US if experiment.first_saccade else None,
+        stabilize=experiment.stabilize,
+        counts=experiment.counts,
+    )
+
+
+def window_of(
+    events: np.ndarray, experiment: Experiment, sensor: tuple[int, int], where: str
+) -> Spikes | Float[Tensor, "T 1 2 H W"]:
+    """The frames `[T, 1, 2, H, W]` of one recording, not augmented.
+
+    Args:
+        events: `[n]` of `stbp.data.events.record.EVENT`.
+        sensor: height and width that the network was trained for.
+        where: the recording, for the message.
+
+    Raises:
+        DataError: an event lies off the sensor, or later than 2^32 microseconds (71 minutes).
+    """
+    H, W = sensor
+    if len(events) and (events["x"].max() >= W or events["y"].max() >= H):
+        raise DataError(
+            f"{where}: its events reach {events['x'].max() + 1} x {events['y'].max() + 1} pixels, "
+            f"the network is for {W} x {H}; give it a recording of that sensor"
+        )
+    if len(events) and not 0 <= events["t"].min() <= events["t"].max() < 2**32:
+        raise DataError(f"{where}: its times must lie in 0..2^32-1 us; got {events['t'].min()} to {events['t'].max()}")
+    t, x, y = (torch.from_numpy(events[n].astype(d)) for n, d in (("t", "u4"), ("x", "u1"), ("y", "u1")))
+    p = torch.from_numpy(np.packbits(events["p"].astype(bool), bitorder="little"))
+    offsets, ids = torch.tensor([0, len(events)]), torch.tensor([0])
+    return frames(t, x, y, p, offsets, ids, experiment.T, sensor, frame_options(experiment))
+
+
+@dataclass(frozen=True)
+class EventWindows:
+    """The recordings of an `EventSet` as windows of frames; a `stbp.data.DataSet`."""
+
+    recordings: EventSet
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"]:
+        """An index into `classes` of every recording."""
+        return self.recordings.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.recordings.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one frame: 2 polarities, height, width."""
+        return self.recordings.shape
+
+    def rate(self, experiment: Experiment) -> float:
+        """Mean value of the frames of up to 1,000 recordings, at most 1."""
+        return min(1.0, self.recordings.rate(experiment.T, frame_options(experiment)))
+
+    def window(
+        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    ) -> Tensor | Spikes:
+        """As `DataSet.window`: frames `[T, B, 2, H, W]`, shifted, thinned and jittered in every epoch but 0."""
+        e = experiment
+        change = Augmentation(e.shift, e.drop, round(1000 * e.jitter_ms)) if epoch else None
+        return self.recordings.frames(ids, e.T, frame_options(e), change, seed=e.seed, epoch=epoch).to(device)
+
+    def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
+        """How many events each pixel had in the whole recording, by polarity, the busiest white."""
+        counts = self.recordings.frames(torch.tensor([sample]), 1, FrameOptions(parts="time", counts=True))
+        assert isinstance(counts, Tensor)
+        return (255 * counts[0, 0] / counts.max().clamp(min=1)).round().to(torch.uint8)
