@@ -39,8 +39,8 @@ from stbp.bench import processor
 from stbp.data.events import source, store
 from stbp.data.events.sets import SENSOR, joined, load_events
 from stbp.files import write_json
+from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import FrameOptions
-from stbp.ops.spikes import Spikes
 
 T, STEP_US, BATCH = 30, 10_000, 100
 BAR = 10
@@ -68,32 +68,24 @@ class Bench:
         splits = (sorted(folder.glob(f"{split}/*/*.bin"), key=lambda path: path.name) for split in ("Train", "Test"))
         return [path for split in splits for path in split]
 
-    def first_start(self) -> int:
+    def first_start(self) -> None:
         self.stores = self.fresh()
-        return self.second_start()
+        self.second_start()
 
-    def second_start(self) -> int:
-        ones = 0
+    def second_start(self) -> None:
         for events in load_events(self.archives[0].parent, cache=self.stores):
             for ids in torch.arange(len(events)).split(BATCH):
-                frames = events.frames(ids, T)
-                assert isinstance(frames, Spikes)
-                ones += len(frames)
-        return ones
+                events.frames(ids, T)
 
-    def in_memory(self) -> int:
-        from stbp.data.events import sets
-
+    def in_memory(self) -> None:
         for archive in self.archives:
             with source.opened(archive) as opened:
-                decoded = store.decode(opened.recordings, archive, opened.read, SENSOR)
-            t, x, y, p = (decoded.events[name] for name in "txyp")
-            arrays = (t.astype(np.uint32), x.astype(np.uint8), y.astype(np.uint8), np.packbits(p, bitorder="little"))
-            offsets = torch.from_numpy(np.cumsum([0, *decoded.lengths]))
-            a, b, c, d = map(torch.from_numpy, arrays)
-            for ids in torch.arange(len(decoded.lengths)).split(BATCH):
-                sets.frames(a, b, c, d, offsets, ids, T, SENSOR)
-        return 0
+                parts = list(store.decoded(archive, opened, SENSOR, torch.get_num_threads()))
+            t, x, y, p, lengths = (np.concatenate([part[name] for part in parts]) for name in (*"txyp", "length"))
+            arrays = t.astype(np.uint32), x, y, np.packbits(p, bitorder="little"), np.cumsum([0, *lengths])
+            a, b, c, d, e = map(torch.from_numpy, arrays)
+            for ids in torch.arange(len(lengths)).split(BATCH):
+                frames(a, b, c, d, e, ids, T, SENSOR)
 
     def tonic(self) -> list[np.ndarray]:
         from tonic.datasets import NMNIST
