@@ -1,5 +1,7 @@
 """Many recordings in one go against the same ones alone."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,11 +30,18 @@ def test_many_recordings_decode_as_each_alone(recordings, in_order, excess):
     try:
         alone = [nmnist.decode(content, name) for content, name in zip(raws, names, strict=True)]
     except DataError as error:
-        with pytest.raises(DataError) as same:
+        with pytest.raises(DataError, match=f"^{re.escape(str(error))}$"):
             nmnist.decode_all(raws, names)
-        assert str(same.value) == str(error)
         return
     found = nmnist.decode_all(raws, names)
     assert found["length"].tolist() == [len(events) for events in alone]
     for name in "txyp":
         assert found[name].tolist() == np.concatenate(alone)[name].tolist()
+
+
+def test_time_may_run_back_between_recordings_and_not_within_one():
+    late, early = bytes([1, 2, 0, 0, 9]), bytes([1, 2, 0, 0, 3])
+    assert nmnist.decode_all([late, b"", early + late, early], list("abcd"))["t"].tolist() == [9, 3, 9, 3]
+    for raws in ([early, late + early, late], [late + early], [b"", early, late, b"", late + early]):
+        with pytest.raises(DataError, match="byte 5: time runs backwards"):
+            nmnist.decode_all(raws, list("abcde")[: len(raws)])
