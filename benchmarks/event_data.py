@@ -6,8 +6,8 @@
 DIR holds `n-mnist*/Train.zip` and `Test.zip`. All recordings of both are decoded and binned, all in one process, the
 libraries in turn, round after round. The peers read unpacked files: the time to unpack them is measured by itself.
 
+    stbp                 archives -> all frames, without a store (the functions that build it)
     stbp, first start    archives -> store on disk -> all frames
-    stbp, in memory      archives -> all frames, without a store (the store's own functions)
     stbp, second start   store -> all frames
     tonic                files -> read_mnist_file and ToFrame(time_window=10000), what its data set does for a sample
     spikingjelly         files -> load_ATIS_bin and integrate_events_by_fixed_frames_number
@@ -39,8 +39,8 @@ from stbp.bench import processor
 from stbp.data.events import source, store
 from stbp.data.events.sets import SENSOR, joined, load_events
 from stbp.files import write_json
+from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import FrameOptions
-from stbp.ops.spikes import Spikes
 
 T, STEP_US, BATCH = 30, 10_000, 100
 BAR = 10
@@ -68,32 +68,24 @@ class Bench:
         splits = (sorted(folder.glob(f"{split}/*/*.bin"), key=lambda path: path.name) for split in ("Train", "Test"))
         return [path for split in splits for path in split]
 
-    def first_start(self) -> int:
+    def first_start(self) -> None:
         self.stores = self.fresh()
-        return self.second_start()
+        self.second_start()
 
-    def second_start(self) -> int:
-        ones = 0
+    def second_start(self) -> None:
         for events in load_events(self.archives[0].parent, cache=self.stores):
             for ids in torch.arange(len(events)).split(BATCH):
-                frames = events.frames(ids, T)
-                assert isinstance(frames, Spikes)
-                ones += len(frames)
-        return ones
+                events.frames(ids, T)
 
-    def in_memory(self) -> int:
-        from stbp.data.events import sets
-
+    def in_memory(self) -> None:
         for archive in self.archives:
             with source.opened(archive) as opened:
-                decoded = store.decode(opened.recordings, archive, opened.read, SENSOR)
-            t, x, y, p = (decoded.events[name] for name in "txyp")
-            arrays = (t.astype(np.uint32), x.astype(np.uint8), y.astype(np.uint8), np.packbits(p, bitorder="little"))
-            offsets = torch.from_numpy(np.cumsum([0, *decoded.lengths]))
-            a, b, c, d = map(torch.from_numpy, arrays)
-            for ids in torch.arange(len(decoded.lengths)).split(BATCH):
-                sets.frames(a, b, c, d, offsets, ids, T, SENSOR)
-        return 0
+                parts = list(store.decoded(archive, opened, SENSOR, torch.get_num_threads()))
+            t, x, y, p, lengths = (np.concatenate([part[name] for part in parts]) for name in (*"txyp", "length"))
+            arrays = t.astype(np.uint32), x, y, np.packbits(p, bitorder="little"), np.cumsum([0, *lengths])
+            a, b, c, d, e = map(torch.from_numpy, arrays)
+            for ids in torch.arange(len(lengths)).split(BATCH):
+                frames(a, b, c, d, e, ids, T, SENSOR)
 
     def tonic(self) -> list[np.ndarray]:
         from tonic.datasets import NMNIST
@@ -147,10 +139,11 @@ def let_spikingjelly_load() -> None:
         sys.modules[name] = MagicMock()
 
 
-def clock(action: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def clock(action: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of all processors together."""
+    begun = time.perf_counter(), time.process_time()
     action()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
 
 
 def main() -> None:
@@ -171,15 +164,15 @@ def main() -> None:
         logger.remove()
         check(bench)
         subjects = {
+            "stbp": bench.in_memory,
             "stbp, first start": bench.first_start,
-            "stbp, in memory": bench.in_memory,
             "stbp, second start": bench.second_start,
             "unpacking": bench.unpack,
             "tonic": bench.tonic,
             "spikingjelly": bench.jelly,
             "spikingjelly, files": bench.jelly_files,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in subjects}
+        seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in subjects}
         for _ in range(given.rounds):
             for name, action in subjects.items():
                 seconds[name].append(clock(action))
@@ -188,24 +181,36 @@ def main() -> None:
     write_json(given.out, result)
 
 
-def summary(bench: Bench, seconds: dict[str, list[float]]) -> dict[str, object]:
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ours, peers = medians["stbp, first start"], ("tonic", "spikingjelly", "spikingjelly, files")
+def summary(bench: Bench, seconds: dict[str, list[tuple[float, float]]]) -> dict[str, object]:
+    wall, processors = (
+        {name: statistics.median(row[column] for row in rows) for name, rows in seconds.items()} for column in (0, 1)
+    )
+    fastest = {name: min(row[0] for row in rows) for name, rows in seconds.items()}
+
+    def ratios(medians: dict[str, float]) -> dict[str, dict[str, float]]:
+        """Of the peers to stbp, which unpacks: without their unpacking and with it."""
+        return {
+            peer: {
+                "without unpacking": round(medians[peer] / medians["stbp"], 1),
+                "with unpacking": round((medians[peer] + medians["unpacking"]) / medians["stbp"], 1),
+            }
+            for peer in ("tonic", "spikingjelly", "spikingjelly, files")
+        }
+
     return {
         "recordings": len(bench.files),
         "T": T,
         "step_us": STEP_US,
-        "seconds": {name: round(value, 4) for name, value in medians.items()},
-        "fastest": {name: round(min(values), 4) for name, values in seconds.items()},
-        "times_as_long_as_first_start": {
-            peer: {
-                "without unpacking": round(medians[peer] / ours, 1),
-                "with unpacking": round((medians[peer] + medians["unpacking"]) / ours, 1),
-            }
-            for peer in peers
+        "seconds": {name: round(value, 4) for name, value in wall.items()},
+        "processor_seconds": {name: round(value, 4) for name, value in processors.items()},
+        "fastest_seconds": {name: round(value, 4) for name, value in fastest.items()},
+        "times_as_long_as_stbp": {
+            "seconds": ratios(wall),
+            "processor_seconds": ratios(processors),
+            "fastest_seconds": ratios(fastest),
         },
         "bar": BAR,
-        "rounds": len(seconds["tonic"]),
+        "rounds": len(seconds["stbp"]),
         "threads": torch.get_num_threads(),
         "processor": processor(),
         "versions": {

@@ -7,6 +7,8 @@ https://www.garrickorchard.com/datasets/n-mnist, and G. Orchard, A. Jayawant, G.
 Image Datasets to Spiking Neuromorphic Datasets Using Saccades, Frontiers in Neuroscience 9:437, 2015.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from stbp.data.error import DataError
@@ -60,6 +62,36 @@ def decode(raw: bytes | memoryview, where: str, repairs: Repairs | None = None) 
     events = empty(len(read))
     events["t"], events["x"], events["y"], events["p"] = t, read["x"], row, word >> 23 & 1
     return in_order(events, where, lambda i: SIZE * (i if place is None else int(place[i])), repairs)
+
+
+def decode_all(raws: Sequence[bytes], where: Sequence[str]) -> dict[str, np.ndarray]:
+    """The events of several recordings, one behind the other, as columns: `t` (uint32 or int64), `x`, `y`, `p` (uint8).
+
+    The same events as from `decode`, without repairs, in a tenth of the time: recordings without markers and faults are
+    read in one go.
+
+    Args:
+        raws: the content of `.bin` files.
+        where: the files, for the message.
+
+    Returns:
+        the columns, and in `length` the number of events of each recording.
+
+    Raises:
+        DataError: as `decode`.
+    """
+    length = np.array([len(raw) // SIZE for raw in raws], np.int64)
+    if not any(len(raw) % SIZE for raw in raws):
+        read = np.frombuffer(b"".join(raws), _FILE)
+        word = read["word"].astype(np.uint32)
+        t, y = word & LAST, (word >> 24).astype(np.uint8)
+        back = np.flatnonzero(t[1:] < t[:-1]) + 1
+        if np.isin(back, np.cumsum(length)).all() and (y < OVERFLOW).all():
+            return {"t": t, "x": read["x"].copy(), "y": y, "p": (word >> 23 & 1).astype(np.uint8), "length": length}
+    found = [decode(raw, name) for raw, name in zip(raws, where, strict=True)]
+    events = np.concatenate([empty(0), *found])
+    columns = {name: events[name].astype(np.uint8) for name in "xyp"}
+    return {"t": events["t"], **columns, "length": np.array([len(one) for one in found], np.int64)}
 
 
 def encode(events: np.ndarray) -> bytes:

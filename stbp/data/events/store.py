@@ -23,9 +23,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,14 +56,6 @@ class Stored(NamedTuple):
     arrays: dict[str, "Tensor"]
     classes: tuple[str, ...]
     shape: tuple[int, int]
-
-
-class Decoded(NamedTuple):
-    """Some recordings' events, one recording behind the other."""
-
-    events: np.ndarray
-    lengths: list[int]
-    repairs: Counter[str]
 
 
 def built(path: Path, folder: Path, shape: tuple[int, int], workers: int) -> Path:
@@ -140,7 +132,7 @@ class _Column:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 closed by the caller's ExitStack
         self.sha256, self.dtype, self.count = hashlib.sha256(), dtype, 0
 
-    def append(self, values: np.ndarray | list[int]) -> None:
+    def append(self, values: np.ndarray) -> None:
         array = np.ascontiguousarray(values, self.dtype)
         self.file.write(array.data)
         self.sha256.update(array.data)
@@ -163,78 +155,82 @@ def _locked(store: Path) -> Iterator[None]:
 
 
 def _build(path: Path, source: Source, store: Path, key: str, shape: tuple[int, int], workers: int) -> None:
-    recordings, repairs = source.recordings, Counter[str]()
+    recordings = source.recordings
     classes = classes_of(recording.label for recording in recordings)
+    place = {label: index for index, label in enumerate(classes)}
     if source.left_out:
         _log.warning("%s: %d files are no recordings, such as %s", path, len(source.left_out), source.left_out[0])
-    with ExitStack() as files:
+    with ExitStack() as files, _bar(f"storing {path.name}", len(recordings)) as advance:
         columns = {name: _Column(store.parent, dtype) for name, dtype in _TYPES.items()}
         for column in columns.values():
             files.callback(column.file.close)
-        columns["labels"].append([classes.index(recording.label) for recording in recordings])
+        columns["labels"].append(np.array([place[recording.label] for recording in recordings]))
         names = "\0".join(f"{recording.label}/{recording.name}" for recording in recordings)
         columns["names"].append(np.frombuffer(os.fsencode(names), np.uint8))
-        lengths, bits = [0], np.empty(0, np.uint8)
-        for part in _decoded(path, source, shape, workers):
-            lengths += part.lengths
-            repairs += part.repairs
+        lengths, bits = [np.zeros(1, np.int64)], np.empty(0, np.uint8)
+        for part in decoded(path, source, shape, workers):
             for name in "txy":
-                columns[name].append(part.events[name])
-            bits = np.concatenate([bits, part.events["p"]])
+                columns[name].append(part[name])
+            lengths.append(part["length"])
+            bits = np.concatenate([bits, part["p"]])
             whole = len(bits) // 8 * 8
             columns["p"].append(np.packbits(bits[:whole], bitorder="little"))
             bits = bits[whole:]
+            advance(len(part["length"]))
         columns["p"].append(np.packbits(bits, bitorder="little"))
-        columns["offsets"].append(np.cumsum(lengths))
+        columns["offsets"].append(np.cumsum(np.concatenate(lengths)))
         if json.loads(key)["files"] != [list(file) for file in stamp(path)]:
             raise DataError(f"{path}: changed while it was read; start again when it is complete")
         _write(store, columns, {"key": key, "classes": json.dumps(classes)})
-    for what, number in sorted(repairs.items()):
-        _log.warning("%s: %s: %d", path, what, number)
 
 
-def _decoded(path: Path, source: Source, shape: tuple[int, int], workers: int) -> Iterator[Decoded]:
-    """All recordings in order, some at a time, decoded side by side; a bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    parts = [source.recordings[i : i + PART] for i in range(0, len(source.recordings), PART)]
-    console = Console(file=sys.stderr)
-    with (
-        Progress(console=console, transient=True, disable=not console.is_terminal) as bar,
-        ThreadPoolExecutor(workers) as pool,
-    ):
-        task = bar.add_task(f"storing {path.name}", total=len(source.recordings))
-        pending = deque[Any]()
-        for part in [*parts, *[None] * 2 * workers]:  # a few parts ahead of the writing, not all of them
-            if part is not None:
-                pending.append(pool.submit(decode, part, path, source.read, shape))
-            if pending and (part is None or len(pending) > 2 * workers):
-                done = pending.popleft().result()
-                bar.advance(task, len(done.lengths))
-                yield done
-
-
-def decode(
-    recordings: list[Recording], path: Path, read: Callable[[Recording], bytes], shape: tuple[int, int]
-) -> Decoded:
-    """The events of recordings of `path`, read with `read`, checked against the sensor.
+def decoded(path: Path, source: Source, shape: tuple[int, int], workers: int) -> Iterator[dict[str, np.ndarray]]:
+    """All recordings of a split in order, some at a time, read and decoded side by side: as `nmnist.decode_all`.
 
     Raises:
         DataError: a recording is damaged, or has an event off the sensor or later than 2^32 us.
     """
-    repairs = Counter[str]()
-    found = []
-    for recording in recordings:
-        where = f"{path}: {recording.member}"
-        events = nmnist.decode(read(recording), where, repairs)
-        off = np.flatnonzero((events["x"] >= shape[1]) | (events["y"] >= shape[0]))
-        if len(off):
-            raise DataError(f"{where}: event {off[0]:,}, {events[off[0]]}, is off the sensor of {shape[1]}x{shape[0]}")
-        if len(events) and events["t"][-1] >= 2**32:
-            raise DataError(f"{where}: longer than 2^32 us (71 minutes); cut the recording into shorter ones")
-        found.append(events)
-    return Decoded(np.concatenate(found), [len(events) for events in found], repairs)
+    parts = [source.recordings[i : i + PART] for i in range(0, len(source.recordings), PART)]
+    with ThreadPoolExecutor(workers) as pool:
+        pending = deque[Future[dict[str, np.ndarray]]]()
+        for part in parts:
+            pending.append(pool.submit(_decode, part, path, source.read, shape))
+            if len(pending) > 2 * workers:  # ahead of who takes them, but not by all there is
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _decode(
+    recordings: list[Recording], path: Path, read: Callable[[Recording], bytes], shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    where = [f"{path}: {recording.member}" for recording in recordings]
+    part = nmnist.decode_all([read(recording) for recording in recordings], where)
+    for fault, rule in (
+        ((part["x"] >= shape[1]) | (part["y"] >= shape[0]), f"lies off the sensor of {shape[1]}x{shape[0]}"),
+        (part["t"] >= 2**32, "is later than 2^32 us, 71 minutes; cut the recording into shorter ones"),
+    ):
+        if fault.any():
+            e = int(np.argmax(fault))
+            n = int(np.searchsorted(np.cumsum(part["length"]), e, side="right"))
+            t, x, y, p = (int(part[name][e]) for name in "txyp")
+            e -= int(part["length"][:n].sum())
+            raise DataError(f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, {rule}")
+    return part
+
+
+@contextmanager
+def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What to tell of so many done; on a terminal they move a bar."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done: bar.advance(task, done)
 
 
 def _write(store: Path, columns: dict[str, _Column], metadata: dict[str, str]) -> None:

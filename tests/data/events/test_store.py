@@ -99,13 +99,13 @@ def test_a_stale_store_is_not_used(tmp_path: Path, change: str, monkeypatch: pyt
 
 def test_a_source_that_changes_while_it_is_read_gives_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_set(tmp_path)
-    real = store.nmnist.decode
+    real = store.nmnist.decode_all
 
-    def decode(*arguments):
+    def decode_all(*arguments):
         os.utime(tmp_path / "Train.zip", ns=(1, 1))
         return real(*arguments)
 
-    monkeypatch.setattr(store.nmnist, "decode", decode)
+    monkeypatch.setattr(store.nmnist, "decode_all", decode_all)
     with pytest.raises(DataError, match=r"Train.zip: changed while it was read"):
         build(tmp_path / "Train.zip", tmp_path / "stores")
     assert stores(tmp_path / "stores") == []
@@ -114,24 +114,26 @@ def test_a_source_that_changes_while_it_is_read_gives_no_store(tmp_path: Path, m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (bytes([34, 0, 0, 0, 1]), r"Train.zip: Train/5/00002.bin: event 0.* off the sensor of 34x34"),
-        (bytes([0, 34, 0, 0, 1]), r"Train.zip: Train/5/00002.bin: event 0.* off the sensor of 34x34"),
-        (bytes([0, 1, 5, 0, 0, 0, 1, 0, 0, 0]), r"Train.zip: Train/5/00002.bin: byte 5: time runs backwards"),
+        (bytes([34, 0, 128, 0, 1]), r"event 0, t = 1, x = 34, y = 0, p = 1, lies off the sensor of 34x34"),
+        (bytes([1, 1, 0, 0, 1, 0, 34, 0, 0, 1]), r"event 1, t = 1, x = 0, y = 34, p = 0, lies off the sensor of 34x34"),
+        (bytes([0, 1, 5, 0, 0, 0, 1, 0, 0, 0]), r"byte 5: time runs backwards"),
+        (bytes(7), r"byte 5: truncated"),
     ],
 )
 def test_a_damaged_recording_is_named_and_leaves_nothing(tmp_path: Path, content: bytes, message: str):
-    write_zip(tmp_path / "Train.zip", {"Train/5/00001.bin": b"", "Train/5/00002.bin": content})
-    with pytest.raises(DataError, match=message):
+    members = {f"Train/5/{i}.bin": bytes([1, 1, 0, 0, 1]) * i for i in range(9)}
+    write_zip(tmp_path / "Train.zip", members | {"Train/5/8.bin": content, "Train/6/9.bin": bytes(5)})
+    with pytest.raises(DataError, match=f"Train.zip: Train/5/8.bin: {message}"):
         build(tmp_path / "Train.zip", tmp_path / "stores")
     assert stores(tmp_path / "stores") == []
 
 
-def test_repairs_and_other_files_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    write_zip(tmp_path / "Train.zip", {"Train/5/00001.bin": bytes(7), "Train/a.txt": b"", "Train/b.txt": b""})
+def test_other_files_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_zip(tmp_path / "Train.zip", {"Train/5/00001.bin": bytes(5), "Train/a.txt": b"", "Train/b.txt": b""})
     with caplog.at_level(logging.WARNING):
         path = build(tmp_path / "Train.zip", tmp_path / "stores")
-    said = [record.getMessage().removeprefix(f"{tmp_path / 'Train.zip'}: ") for record in caplog.records]
-    assert said == ["2 files are no recordings, such as Train/a.txt", "truncated last event dropped: 1"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"{tmp_path / 'Train.zip'}: 2 files are no recordings, such as Train/a.txt"]
     assert store.load(path).arrays["offsets"].tolist() == [0, 1]
 
 
@@ -184,7 +186,7 @@ SLOW = """
     from stbp.data.events import store
 
     logging.basicConfig(level=logging.WARNING)
-    real = store.decode
+    real = store._decode
 
     def slowly(*arguments):
         with open(sys.argv[3], "a") as file:
@@ -192,7 +194,7 @@ SLOW = """
         time.sleep(float(sys.argv[4]))
         return real(*arguments)
 
-    store.decode = slowly
+    store._decode = slowly
     path = store.built(Path(sys.argv[1]), Path(sys.argv[2]), (34, 34), 1)
     store.verify(path)
     print(path)
