@@ -10,18 +10,24 @@ namespace stbp {
 constexpr int GROUPS = 25;    // of samples
 constexpr size_t GRADIENT_BYTES = 48 << 10;
 
-// W for the gradient of the input: [unit of 16 input maps][dy][output map][dx][16].
+// Rows of the kernel that are taken together in the gradient of the input, as registers allow.
+constexpr int TOGETHER = LANES == 16 ? 2 : 1;
+
+// W for the gradient of the input: [unit of 16 input maps][rows of the kernel][output map][row][dx][16].
 inline Buffer<float> pack_conv_back(const Stage& s) {
     size_t units = round_up(s.C, UNIT) / UNIT, area = (size_t)s.k * s.k;
-    Buffer<float> rows(units * area * s.M * UNIT);
-    rows.zero();
+    Buffer<float> packed(units * area * s.M * UNIT);
+    packed.zero();
     for (int n = 0; n < s.M; n++)
         for (int c = 0; c < s.C; c++)
-            for (int dy = 0; dy < s.k; dy++)
+            for (int dy = 0; dy < s.k; dy++) {
+                int first = dy / TOGETHER * TOGETHER, rows = std::min(TOGETHER, s.k - first);
+                size_t group = (c / UNIT * area + (size_t)first * s.k) * s.M, row = ((size_t)n * rows + dy - first) * s.k;
+                float* to = packed.data() + (group + row) * UNIT;
                 for (int dx = 0; dx < s.k; dx++)
-                    rows[((((size_t)(c / UNIT) * s.k + dy) * s.M + n) * s.k + dx) * UNIT + c % UNIT] =
-                        s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
-    return rows;
+                    to[dx * UNIT + c % UNIT] = s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
+            }
+    return packed;
 }
 
 // a of one sample as lists, for every step and output position.
@@ -37,33 +43,47 @@ inline void list_maps(const Window& w, const Stage& s, const float* a, Events& e
     e.count = n;
 }
 
-// Raw dX, [padded input position][T][step] for one unit of input maps, of a kernel K wide: the sums of a row of inputs
-// slide through registers along a row of outputs. Still to be summed back in time.
+// Raw dX, [padded input position][T][step] for one unit of input maps, of R rows of a kernel K wide from dy on: the sums
+// of rows of inputs slide through registers along a row of outputs. Still to be summed back in time.
+template <int K, int R>
+inline void input_gradient_of_rows(const Window& w, const Stage& s, const Events& e, int dy, const float* weights,
+                                   float* to, size_t step) {
+    size_t position = w.T * step, down = (s.PW() + 2 * s.pad) * position;
+    auto each = [](auto f) {
+        for (int r = 0; r < R; r++)
+            for (int v = 0; v < PER_UNIT; v++) f(r, v);
+    };
+    for (int t = 0; t < w.T; t++)
+        for (int y = 0; y < s.OH; y++) {
+            const uint32_t* start = e.start.data() + ((size_t)t * s.OH + y) * s.OW;
+            if (start[0] == start[s.OW]) continue;
+            float* row = to + (y + dy) * down + t * step;
+            auto place = [&](int r, int x, int v) { return row + r * down + x * position + v * LANES; };
+            Sum<R * K> sum = {};
+            auto at = [&](int r, int x, int v) -> vf& { return sum.v[(r * K + x) * PER_UNIT + v]; };
+            for (int i = 0; i < K - 1; i++) each([&](int r, int v) { at(r, i, v) = load(place(r, i, v)); });
+            for (int x = 0; x < s.OW; x++) {
+                each([&](int r, int v) { at(r, K - 1, v) = load(place(r, x + K - 1, v)); });
+                sum = add_rows<R * K, true>(sum, weights, e.id.data(), e.value.data(), start[x], start[x + 1]);
+                each([&](int r, int v) {
+                    store(place(r, x, v), at(r, 0, v));
+                    for (int i = 0; i < K - 1; i++) at(r, i, v) = at(r, i + 1, v);
+                });
+            }
+            for (int i = 0; i < K - 1; i++)
+                each([&](int r, int v) { store(place(r, s.OW + i, v), at(r, i, v)); });
+        }
+}
+
 template <int K>
 inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e, const float* rows, float* to,
                                 size_t step) {
-    size_t position = w.T * step;
-    int GW = s.PW() + 2 * s.pad;
-    for (int dy = 0; dy < K; dy++) {
+    for (int dy = 0; dy < K; dy += TOGETHER) {
         const float* weights = rows + (size_t)dy * s.M * (K * UNIT);
-        for (int t = 0; t < w.T; t++)
-            for (int y = 0; y < s.OH; y++) {
-                const uint32_t* start = e.start.data() + ((size_t)t * s.OH + y) * s.OW;
-                if (start[0] == start[s.OW]) continue;
-                float* row = to + (size_t)(y + dy) * GW * position + t * step;
-                auto place = [&](int x, int v) { return row + x * position + v * LANES; };
-                Sum<K> sum = {};
-                for (int i = 0; i < K - 1; i++)
-                    for (int v = 0; v < PER_UNIT; v++) sum.v[i * PER_UNIT + v] = load(place(i, v));
-                for (int x = 0; x < s.OW; x++) {
-                    for (int v = 0; v < PER_UNIT; v++) sum.v[(K - 1) * PER_UNIT + v] = load(place(x + K - 1, v));
-                    sum = add_rows<K, true>(sum, weights, e.id.data(), e.value.data(), start[x], start[x + 1]);
-                    for (int v = 0; v < PER_UNIT; v++) store(place(x, v), sum.v[v]);
-                    for (int i = 0; i < (K - 1) * PER_UNIT; i++) sum.v[i] = sum.v[i + PER_UNIT];
-                }
-                for (int i = 0; i < K - 1; i++)
-                    for (int v = 0; v < PER_UNIT; v++) store(place(s.OW + i, v), sum.v[i * PER_UNIT + v]);
-            }
+        if (dy + TOGETHER <= K)
+            input_gradient_of_rows<K, TOGETHER>(w, s, e, dy, weights, to, step);
+        else
+            input_gradient_of_rows<K, 1>(w, s, e, dy, weights, to, step);
     }
 }
 
