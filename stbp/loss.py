@@ -17,7 +17,7 @@ def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor,
     _check(o, y)
     rate = o.mean(0)
     target = torch.zeros_like(rate).scatter_(1, y[:, None], 1.0)
-    return (target - rate).square().sum() / (2 * len(y))
+    return torch.nn.functional.mse_loss(rate, target, reduction="sum") / (2 * len(y))
 
 
 def cross_entropy(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor, ""]:

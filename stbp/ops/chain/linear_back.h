@@ -202,8 +202,11 @@ struct Plan {
     int end(int group, int B) const { return start(group + 1, B); }
 };
 
+// Of a gradient's tile: nothing else of the backward pass wants the second cache, and wide rows cost fewer lists.
+constexpr size_t GRADIENT_TILE_BYTES = 800 << 10;
+
 inline Plan plan_back(const Window& w, const Stage& s, const Stage* before, bool weighted) {
-    Plan plan{Tiles(s.M, s.inputs()), 1, 1, 0, false};
+    Plan plan{Tiles(s.M, s.inputs(), MAX_UNITS, GRADIENT_TILE_BYTES), 1, 1, 0, false};
     plan.groups = std::clamp(std::min(8 / plan.tiles.count, w.B), 1, 8);
     plan.by_step = plan.tiles.units == 1 && rows_of(w, s, before, 0).first;
     if (weighted && !plan.by_step) plan.chunk = chunk_size(w, s, before, plan.tiles.per_tile);

@@ -65,9 +65,9 @@ struct Tile {
 // How `outputs` are cut into tiles, for a synapse of `inputs` rows.
 struct Tiles {
     int units, per_tile, count;
-    Tiles(int outputs, size_t inputs, int most = MAX_UNITS) {
+    Tiles(int outputs, size_t inputs, int most = MAX_UNITS, size_t bytes = TILE_BYTES) {
         units = (int)round_up(outputs, UNIT) / UNIT;
-        int fit = (int)(TILE_BYTES / (inputs * UNIT * sizeof(float) + 1));
+        int fit = (int)(bytes / (inputs * UNIT * sizeof(float) + 1));
         per_tile = std::clamp(fit, std::min(2, most), most);
         count = (units + per_tile - 1) / per_tile;
     }
