@@ -27,6 +27,7 @@ Init = Literal["balanced", "paper", "torch"]
 
 # What `balanced` expects of a neuron layer that it has scaled is a firing rate of 0.15 (1 - decay): one in six is over
 # the threshold, and who fired needs about 1/(1 - decay) steps to build the potential up again (measured in LOG.md).
+DRAWN = 1 << 14  # random numbers at a time
 HIDDEN_RATE = 0.15
 
 
@@ -339,6 +340,15 @@ def _parse(notation: str) -> tuple[tuple[int, ...], list[int | tuple[str, int, i
     return size, parts
 
 
+def _uniform(weight: Tensor, seed: int, index: int) -> Tensor:
+    """Rows as many and as long as the weight's, from U[-1, 1); drawn in parts, for their integers take much memory."""
+    w = torch.empty_like(weight, memory_format=torch.contiguous_format).view(-1)
+    for first in range(0, len(w), DRAWN):
+        part = w[first : first + DRAWN]
+        part.copy_(random_words(len(part), seed, WEIGHTS, index, first) * 2.0**-31 - 1)
+    return w.view(len(weight), -1)
+
+
 @torch.no_grad()
 def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0) -> None:
     """Draw all weights of the synapses from counter-based random numbers, and set their biases to zero.
@@ -373,8 +383,7 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
     for index, module in enumerate(net):
         if not isinstance(module, Linear | Conv2d):
             continue
-        w = random_words(module.weight.numel(), seed, WEIGHTS, index) * 2.0**-31 - 1  # U[-1, 1)
-        w = w.to(module.weight.dtype).view(len(module.weight), -1)
+        w = _uniform(module.weight, seed, index)
         inputs = w.shape[1]
         if init == "paper":
             w /= w.norm(dim=1, keepdim=True)

@@ -37,9 +37,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
     return c0, c1, c2, c3
 
 
-def random_words(n: int, seed: int, stream: int, index: int = 0) -> Tensor:
-    """n random 32-bit words as int64 `[n]`, the same for the same seed, stream and index."""
-    block = torch.arange(-(-n // 4))
+def random_words(n: int, seed: int, stream: int, index: int = 0, first: int = 0) -> Tensor:
+    """n random 32-bit words as int64 `[n]`, the same for the same seed, stream and index.
+
+    Args:
+        first: number of the first one, a multiple of 4: long sequences can be drawn part by part.
+    """
+    block = torch.arange(first // 4, first // 4 - (-n // 4))
     zero = torch.zeros((), dtype=torch.int64)
     return torch.stack(philox((block, zero, zero, zero + index), (seed, stream)), -1).flatten()[:n]
 
