@@ -2,7 +2,6 @@
 #pragma once
 
 #include "stbp/ops/chain/linear.h"
-#include "stbp/ops/chain/window.h"
 
 namespace stbp {
 
@@ -186,7 +185,7 @@ inline void conv_forward(const Window& w, const Stage& s, const Stage* before, b
                             conv_step<U, false>(s, strips, rows, from, sink);
                     });
             }
-            if (s.inside) keep_inside(w, s, b, own.data());
+            if (s.inside) keep_maps(w, s, b, own.data());
         }
     }
     double n = 0, all = (double)w.B * w.T * s.inputs();

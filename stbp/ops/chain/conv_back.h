@@ -22,8 +22,8 @@ inline Buffer<float> pack_conv_back(const Stage& s) {
         for (int c = 0; c < s.C; c++)
             for (int dy = 0; dy < s.k; dy++) {
                 int first = dy / TOGETHER * TOGETHER, rows = std::min(TOGETHER, s.k - first);
-                size_t group = (c / UNIT * area + (size_t)first * s.k) * s.M, row = ((size_t)n * rows + dy - first) * s.k;
-                float* to = packed.data() + (group + row) * UNIT;
+                size_t group = (c / UNIT * area + (size_t)first * s.k) * s.M;
+                float* to = packed.data() + (group + ((size_t)n * rows + dy - first) * s.k) * UNIT;
                 for (int dx = 0; dx < s.k; dx++)
                     to[dx * UNIT + c % UNIT] = s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
             }
@@ -43,8 +43,8 @@ inline void list_maps(const Window& w, const Stage& s, const float* a, Events& e
     e.count = n;
 }
 
-// Raw dX, [padded input position][T][step] for one unit of input maps, of R rows of a kernel K wide from dy on: the sums
-// of rows of inputs slide through registers along a row of outputs. Still to be summed back in time.
+// Raw dX, [padded input position][T][step] for one unit of input maps, of R rows of a kernel K wide from dy on: the
+// sums of rows of inputs slide through registers along a row of outputs. Still to be summed back in time.
 template <int K, int R>
 inline void input_gradient_of_rows(const Window& w, const Stage& s, const Events& e, int dy, const float* weights,
                                    float* to, size_t step) {
@@ -169,7 +169,7 @@ inline void outputs_back(const Window& w, const MapStage& m, int b, int y, int x
         size_t place = (size_t)p * w.T * s.Mp() + tile.first;
         if (s.fires) {
             float* a = own.a ? own.a.data() + place : nullptr;
-            neurons_back<U, S>(s.neuron, w.T, u(p) + tile.first, s.Mp(), w.T * s.Mp(), g, a, sum);
+            neurons_back<U, S>(s.neuron, w.T, u(p) + tile.first, s.Mp(), w.T * s.Mp(), g, a, s.Mp(), sum);
         } else {
             for (int t = 0; t < w.T; t++)
                 for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
@@ -194,7 +194,7 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
     if (s.grad_weight && s.kind == LOOKUP) taps = taps_of_lookup(w, s, b);
     std::vector<Pixels> pixels;
     if (s.kind == LOOKUP) pixels.emplace_back(w, s, b);
-    if (s.inside) restore(w, s, b, own.u.data());
+    if (s.inside) restore_maps(w, s, b, own.u.data());
     const float* kept = s.inside ? own.u.data() : s.u ? s.u + (size_t)b * w.T * s.width() : nullptr;
     auto potentials = [&](int p) -> const float* {
         if (s.kind != LOOKUP) return kept + (size_t)p * w.T * s.Mp();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "stbp/ops/chain/events.h"
+#include "stbp/ops/chain/window.h"
 
 namespace stbp {
 
@@ -37,6 +38,7 @@ struct Sink {
     const Window& w;
     int b;
     Tile tile;
+    float** kept;    // of every unit, where its next potential within reach goes
     vf u[U * PER_UNIT] = {};
 
     __attribute__((always_inline)) void operator()(int t, const vf* x) {
@@ -45,11 +47,22 @@ struct Sink {
         if (s.fires) {
             size_t row = (size_t)b * w.T + t;
             fire<U>(s.neuron, u, x, s.bits ? s.bits + row * s.bytes() + tile.first / 8 : nullptr, w.out ? o : nullptr);
-            if (s.u)
+            if (s.inside)
+                keep(row);
+            else if (s.u)
                 for (int v = 0; v < U * PER_UNIT; v++) store(s.u + row * s.Mp() + tile.first + v * LANES, u[v]);
             out = o;
         }
         if (w.out) store_part<U>(w.out + ((size_t)t * w.B + b) * s.M + tile.first, out, s.M - tile.first);
+    }
+
+    __attribute__((always_inline)) void keep(size_t row) {
+        vf half = half_window(s);
+        for (int j = 0; j < U; j++) {
+            uint32_t valid = valid_lanes(s, tile.first + j * UNIT);
+            uint16_t bits = keep_unit(s, u + j * PER_UNIT, half, valid, kept[j]);
+            std::memcpy(s.inside + row * s.bytes() + tile.first / 8 + 2 * j, &bits, 2);
+        }
     }
 };
 
@@ -247,7 +260,7 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
     path[0] = in.dense ? 2 : 1;
     int K = s.inputs();
     Tiles tiles(s.M, K);
-    int parts = std::clamp((w.B + 3) / 4, 1, 8);
+    int parts = std::clamp((w.B + 3) / 4, 1, PARTS);
 #pragma omp parallel num_threads(w.threads)
     {
         FlushDenormals mode;
@@ -262,8 +275,15 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
             with_units(tile.units, [&](auto units) {
                 constexpr int U = std::min<int>(units, MAX_UNITS);
                 Sum<U> bias = bias_of<U>(s, tile);
+                float* kept[U];
+                for (int j = 0; j < U && s.inside; j++)
+                    kept[j] = kept_unit(w, s, tile.first / UNIT + j, (int)part, first);
                 for (int b = first; b < end; b++) {
-                    Sink<U> sink{s, to, b, tile};
+                    for (int j = 0; j < U && s.inside; j++) {
+                        uint64_t place = kept[j] - s.u;
+                        std::memcpy(kept_place(w, s, tile.first / UNIT + j, b), &place, sizeof place);
+                    }
+                    Sink<U> sink{s, to, b, tile, kept};
                     if (in.dense) {
                         to_dense(in.coded[b], w.T, K, x.data());
                         dense_product<U>(x.data(), K, w.T, K, rows.data(), bias.v, sink);

@@ -116,11 +116,11 @@ inline void outside_gradient(const Window& w, const Stage& s, int b, Tile tile, 
 }
 
 // Backward through U units of neurons: `g`, [T][U * 16], holds dL/do and becomes dL/du. `u` and `a` have rows of
-// `stride` floats; `a` may be null. `ahead` is how far the potentials lie that will be read next: they are fetched
-// meanwhile.
+// `stride` and `a_stride` floats; `a` may be null. `ahead` is how far the potentials lie that will be read next: they
+// are fetched meanwhile.
 template <int U, int S>
 inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, ptrdiff_t ahead, float* g, float* a,
-                         vf* sum) {
+                         size_t a_stride, vf* sum) {
     for (int v = 0; v < U * PER_UNIT; v++) {
         vf eps = {};
         sum[v] = vf{};
@@ -130,7 +130,7 @@ inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, 
             __builtin_prefetch(at + ahead);
             vf part = step_back<S>(n, load(at), load(gt), eps);
             store(gt, eps);
-            if (a) store(a + t * stride + v * LANES, part);
+            if (a) store(a + t * a_stride + v * LANES, part);
             sum[v] += eps;
         }
     }
@@ -224,7 +224,7 @@ struct Upper {
 template <int U, int S>
 inline void back_task(const Window& w, const Stage& s, const Stage* before, Upper up, const Plan& plan, int group,
                       Tile tile, const std::vector<Times>& times, const uint8_t* live, const float* up_rows, float* g,
-                      Sent* sent, float* D, float* db) {
+                      float* u, Sent* sent, float* D, float* db) {
     constexpr int NV = U * PER_UNIT;
     vf all_sums[NV] = {};
     for (int c = 0; c < plan.per_group; c++) {
@@ -243,8 +243,13 @@ inline void back_task(const Window& w, const Stage& s, const Stage* before, Uppe
             size_t place = (size_t)b * w.T * s.Mp() + tile.first;
             if (s.fires) {
                 float* a = sent ? sent->a.data() + place : nullptr;
-                ptrdiff_t ahead = b + 1 < w.B ? w.T * s.Mp() : 0;
-                neurons_back<U, S>(s.neuron, w.T, s.u + place, s.Mp(), ahead, gb, a, sum);
+                if (s.inside) {
+                    restore_tile(w, s, b, tile, u);
+                    neurons_back<U, S>(s.neuron, w.T, u, tile.width(), 0, gb, a, s.Mp(), sum);
+                } else {
+                    ptrdiff_t ahead = b + 1 < w.B ? w.T * s.Mp() : 0;
+                    neurons_back<U, S>(s.neuron, w.T, s.u + place, s.Mp(), ahead, gb, a, s.Mp(), sum);
+                }
             } else {
                 for (int v = 0; v < NV; v++) sum[v] = vf{};
                 for (int t = 0; t < w.T; t++)
@@ -335,7 +340,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
     {
         FlushDenormals mode;
         Buffer<float> own(shared ? 1 : step), g((size_t)plan.chunk * w.T * widest);
-        Buffer<float> rows(up.stage ? (size_t)up.stage->M * widest : 1);
+        Buffer<float> rows(up.stage ? (size_t)up.stage->M * widest : 1), u(s.inside ? (size_t)w.T * widest : 1);
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < (int)tasks; task++) {
             int which = task / plan.groups, group = task % plan.groups;
@@ -348,7 +353,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
                 with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
                     constexpr int U = std::min<int>(units, MAX_UNITS);
                     back_task<U, surrogate>(w, s, before, up, plan, group, tile, times, live.data(), rows.data(),
-                                            g.data(), sent, weighted ? D : nullptr, db);
+                                            g.data(), u.data(), sent, weighted ? D : nullptr, db);
                 });
             });
             if (!shared) unpack_gradient(s, tile, D, db, 1, 0, 0);

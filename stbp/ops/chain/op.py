@@ -15,6 +15,7 @@ from stbp.ops.surrogate import Surrogate
 
 CURRENT, LINEAR, CONV, LOOKUP = range(4)
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
+PARTS = 8  # as in window.h
 _NAMES = ("lif", "linear", "conv2d", "conv2d")
 SURROGATES = get_args(Surrogate)
 # What the numbers mean that the kernels report, forward, weight and input.
@@ -72,25 +73,23 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
 
 
 def _sizes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> list[tuple[Any, ...]]:
-    """Bytes that each stage leaves behind: potentials inside a window (of maps), all potentials, spikes, window.
+    """Bytes that each stage leaves behind: potentials of maps inside a window, others, spikes, which are inside.
 
-    Of maps, with the rectangle, only the potentials inside its window are written (window.h): what the others would
-    have taken is asked for, but never touched.
+    With the rectangle only the potentials inside its window are written, except of the last stage (window.h): what the
+    others would have taken is asked for, but never touched.
     """
     sizes = []
     for stage in stages:
-        frames, last = T * B, stage is stages[-1]
+        frames, last, linear = T * B, stage is stages[-1], stage.kind == LINEAR
         kept = save and stage.fires and stage.kind != LOOKUP
-        window = kept and stage.kind == CONV and SURROGATES[stage.surrogate] == "rectangle" and not last
-        sizes.append(
-            (
-                # a vector more for each sample: the last one is written whole
-                B * (4 * T * stage.OH * stage.OW * stage.M + 64) if window else 0,
-                4 * frames * stage.row if kept and not window else 0,
-                0 if last else frames * stage.row // 8,
-                frames * stage.row // 8 if window else 0,
-            )
-        )
+        window = kept and stage.kind != CURRENT and SURROGATES[stage.surrogate] == "rectangle" and not last
+        units = stage.row // 16
+        # a vector more for each stretch: its last one is written whole
+        maps = B * (4 * T * stage.OH * stage.OW * stage.M + 64) if window and not linear else 0
+        others = 4 * frames * stage.row + (64 * PARTS * units if window else 0) if kept and not maps else 0
+        places = 8 * units * B if linear else 0
+        spikes = frames * stage.row // 8
+        sizes.append((maps, others, 0 if last else spikes, spikes + places if window else 0))
     return sizes
 
 

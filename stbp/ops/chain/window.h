@@ -1,67 +1,122 @@
-// With the rectangle the backward pass needs of a neuron two bits, and the potential only within the window. So of a
-// stage with maps only those potentials are kept, one after another, and a bit each that says where they belong.
+// With the rectangle the backward pass needs of a neuron two bits, and the potential only within the window. So such
+// potentials alone are kept, one after another, and a bit each that says where they belong. What the others would have
+// taken is asked for, but never touched. Of a stage with maps the potentials of a sample follow each other, of a linear
+// stage those of a unit of 16 neurons, for as many samples as one thread does in a row.
 #pragma once
 
 #include "stbp/ops/chain/stage.h"
 
 namespace stbp {
 
-// Floats for the potentials of one sample: all of them, and a vector, since the last one is written whole.
-inline size_t kept_room(const Window& w, const Stage& s) { return (size_t)w.T * s.P() * s.M + UNIT; }
+// Samples of a linear stage are done in so many parts; op.py asks for room by this number.
+constexpr int PARTS = 8;
 
-// From u, [P][T][Mp], to s.u and s.inside of sample b.
-inline void keep_inside(const Window& w, const Stage& s, int b, const float* u) {
-    size_t width = w.T * s.width();
-    float* to = s.u + b * kept_room(w, s);
-    uint8_t* inside = s.inside + b * width / 8;
-    vf half = all(s.neuron.width / 2);
-    size_t Mp = s.Mp();
-    uint32_t tail = (1u << (s.M % UNIT ? s.M % UNIT : UNIT)) - 1;    // valid lanes of the last unit of maps
-    for (size_t i = 0; i < width; i += UNIT) {
-        uint32_t bits = 0, valid = (i + UNIT) % Mp ? 0xFFFF : tail;
-        for (int v = 0; v < PER_UNIT; v++) {
-            vf x = load(u + i + v * LANES);
-            uint32_t outside = bits_ge(absolute(x - s.neuron.threshold), half);
-            uint32_t some = ~outside & (valid >> (v * LANES)) & ((1ull << LANES) - 1);
-            bits |= some << (v * LANES);
+inline vf half_window(const Stage& s) { return all(s.neuron.width / 2); }
+
+// Appends to `to` the lanes of a unit of potentials that are valid and within reach; returns which these are.
+inline uint16_t keep_unit(const Stage& s, const vf* u, vf half, uint32_t valid, float*& to) {
+    uint32_t bits = 0;
+    for (int v = 0; v < PER_UNIT; v++) {
+        uint32_t outside = bits_ge(absolute(u[v] - s.neuron.threshold), half);
+        uint32_t some = ~outside & (valid >> (v * LANES)) & ((1ull << LANES) - 1);
+        bits |= some << (v * LANES);
 #if defined(__AVX512F__)
-            store(to, (vf)_mm512_maskz_compress_ps((__mmask16)some, (__m512)x));
-            to += __builtin_popcount(some);
+        store(to, (vf)_mm512_maskz_compress_ps((__mmask16)some, (__m512)u[v]));
+        to += __builtin_popcount(some);
 #else
-            for (; some; some &= some - 1) *to++ = x[__builtin_ctz(some)];
+        for (; some; some &= some - 1) *to++ = u[v][__builtin_ctz(some)];
 #endif
-        }
-        uint16_t part = (uint16_t)bits;
-        std::memcpy(inside + i / 8, &part, 2);
     }
+    return (uint16_t)bits;
+}
+
+// Which lanes of the unit that starts at this neuron or map are one.
+inline uint32_t valid_lanes(const Stage& s, size_t first) {
+    return first + UNIT > (size_t)s.M ? (1u << s.M % UNIT) - 1 : 0xFFFF;
 }
 
 // Back to u: outside the window any potential will do that is there too, above if the neuron fired and else below.
-inline void restore(const Window& w, const Stage& s, int b, float* u) {
+struct Restorer {
+    vf above, below;
+    explicit Restorer(const Stage& s) {
+        // twice the threshold and zero where the width is lost in rounding
+        above = all(std::max(s.neuron.threshold + s.neuron.width, 2 * s.neuron.threshold));
+        below = all(std::min(s.neuron.threshold - s.neuron.width, 0.0f));
+    }
+
+    void unit(uint16_t inside, uint16_t fired, const float*& from, float* u) const {
+        for (int v = 0; v < PER_UNIT; v++) {
+            uint32_t some = inside >> (v * LANES) & ((1ull << LANES) - 1);
+            vf x = select(fired >> (v * LANES), above, below);
+#if defined(__AVX512F__)
+            x = (vf)_mm512_mask_expandloadu_ps((__m512)x, (__mmask16)some, from);
+            from += __builtin_popcount(some);
+#else
+            for (; some; some &= some - 1) x[__builtin_ctz(some)] = *from++;
+#endif
+            store(u + v * LANES, x);
+        }
+    }
+};
+
+// Floats for the potentials of one sample of a stage with maps: all of them, and a vector, for it is written whole.
+inline size_t kept_room(const Window& w, const Stage& s) { return (size_t)w.T * s.P() * s.M + UNIT; }
+
+// From u, [P][T][Mp], to s.u and s.inside of sample b.
+inline void keep_maps(const Window& w, const Stage& s, int b, const float* u) {
+    size_t width = w.T * s.width(), Mp = s.Mp();
+    float* to = s.u + b * kept_room(w, s);
+    uint8_t* inside = s.inside + b * width / 8;
+    vf half = half_window(s);
+    for (size_t i = 0; i < width; i += UNIT) {
+        vf now[PER_UNIT];
+        for (int v = 0; v < PER_UNIT; v++) now[v] = load(u + i + v * LANES);
+        uint16_t bits = keep_unit(s, now, half, valid_lanes(s, i % Mp), to);
+        std::memcpy(inside + i / 8, &bits, 2);
+    }
+}
+
+inline void restore_maps(const Window& w, const Stage& s, int b, float* u) {
     size_t width = w.T * s.width(), Mp = s.Mp();
     const float* from = s.u + b * kept_room(w, s);
     const uint8_t *inside = s.inside + b * width / 8, *fired = s.bits + (size_t)b * w.T * s.bytes();
-    // twice the threshold and zero where the width is lost in rounding
-    vf above = all(std::max(s.neuron.threshold + s.neuron.width, 2 * s.neuron.threshold));
-    vf below = all(std::min(s.neuron.threshold - s.neuron.width, 0.0f));
+    Restorer restorer(s);
     for (size_t p = 0; p < (size_t)s.P(); p++)
         for (int t = 0; t < w.T; t++)
             for (size_t n = 0; n < Mp; n += UNIT, u += UNIT, inside += 2) {
                 uint16_t in, out;
                 std::memcpy(&in, inside, 2);
                 std::memcpy(&out, fired + (t * s.P() + p) * (Mp / 8) + n / 8, 2);
-                for (int v = 0; v < PER_UNIT; v++) {
-                    uint32_t some = in >> (v * LANES) & ((1ull << LANES) - 1);
-                    vf x = select(out >> (v * LANES), above, below);
-#if defined(__AVX512F__)
-                    x = (vf)_mm512_mask_expandloadu_ps((__m512)x, (__mmask16)some, from);
-                    from += __builtin_popcount(some);
-#else
-                    for (; some; some &= some - 1) x[__builtin_ctz(some)] = *from++;
-#endif
-                    store(u + v * LANES, x);
-                }
+                restorer.unit(in, out, from, u);
             }
+}
+
+// A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
+inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int first) {
+    return s.u + unit * ((size_t)w.B * w.T * UNIT + PARTS * UNIT) + (size_t)first * w.T * UNIT + part * UNIT;
+}
+
+// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the bits.
+inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
+    return s.inside + (size_t)w.B * w.T * s.bytes() + ((size_t)unit * w.B + b) * sizeof(uint64_t);
+}
+
+// The potentials of a tile of neurons for one sample, [T][U * 16].
+inline void restore_tile(const Window& w, const Stage& s, int b, Tile tile, float* u) {
+    Restorer restorer(s);
+    for (int j = 0; j < tile.units; j++) {
+        int unit = tile.first / UNIT + j;
+        uint64_t place;
+        std::memcpy(&place, kept_place(w, s, unit, b), sizeof place);
+        const float* from = s.u + place;
+        for (int t = 0; t < w.T; t++) {
+            size_t at = ((size_t)b * w.T + t) * s.bytes() + 2 * unit;
+            uint16_t in, out;
+            std::memcpy(&in, s.inside + at, 2);
+            std::memcpy(&out, s.bits + at, 2);
+            restorer.unit(in, out, from, u + (size_t)t * tile.width() + j * UNIT);
+        }
+    }
 }
 
 }  // namespace stbp
