@@ -113,9 +113,24 @@ class Step {
     int64_t origin_ = 0, multiplier_ = 1, divisor_ = 1, step_ = 0, low_ = 0;
 };
 
+// As `each`, where no event is moved, late or dropped: a quarter of the time.
+template <class F>
+void each_unchanged(const Events events, const Choice c, F put) {
+    Step step(events, c);
+    int64_t j = 0;
+    for (int64_t e = 0; e < events.n; e++) {
+        int64_t t = events.t[e], x = events.x[e], y = events.y[e];
+        if (t < c.start_us || t >= c.stop_us) continue;
+        int64_t k = step.of(c.parts == EVENTS ? j++ : t);
+        if (k < 0 || k >= c.T || x >= c.W || y >= c.H) continue;
+        put(k, (events.p_of(e) * c.H + y) * c.W + x);
+    }
+}
+
 // Calls put(step, place) for every event that has one.
 template <class F>
 void each(const Events events, uint32_t sample, const Choice c, F put) {    // copies: no byte written can alias them
+    if (!(c.drop || c.jitter_us || c.shift || c.stabilize)) return each_unchanged(events, c, put);
     Draws draws(c, sample);
     Step step(events, c);
     int64_t dx = 0, dy = 0, j = 0;
