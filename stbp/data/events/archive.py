@@ -5,7 +5,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from stbp.data.error import DataError
 
@@ -29,9 +29,9 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(f"{path}: not a whole zip file ({error}); use an undamaged copy") from error
     with archive:
         for info in archive.infolist():
-            parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-            drive = parts[0].endswith(":") if parts else False
-            if drive or ".." in parts or info.filename.startswith(("/", "\\")):
+            folders = parts(info.filename.replace("\\", "/"))
+            drive = folders[0].endswith(":") if folders else False
+            if drive or ".." in folders or info.filename.startswith(("/", "\\")):
                 raise DataError(
                     f"{path}: byte {info.header_offset:,}: member {info.filename!r} climbs out of the folder"
                 )
@@ -42,7 +42,12 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def names(archive: zipfile.ZipFile) -> list[str]:
     """The members that are files, in the order of the archive."""
-    return [info.filename for info in archive.infolist() if not info.is_dir()]
+    return [info.filename for info in archive.infolist() if not info.filename.endswith("/")]
+
+
+def parts(name: str) -> list[str]:
+    """The folders of a member and its own name: what `PurePosixPath(name).parts` gives for one that is not absolute."""
+    return [part for part in name.split("/") if part not in ("", ".")]
 
 
 def read(archive: zipfile.ZipFile, name: str) -> bytes:

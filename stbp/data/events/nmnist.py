@@ -82,12 +82,14 @@ def decode_all(raws: Sequence[bytes], where: Sequence[str]) -> dict[str, np.ndar
     """
     length = np.array([len(raw) // SIZE for raw in raws], np.int64)
     if not any(len(raw) % SIZE for raw in raws):
-        read = np.frombuffer(b"".join(raws), _FILE)
-        word = read["word"].astype(np.uint32)
-        t, y = word & LAST, (word >> 24).astype(np.uint8)
+        content = b"".join(raws)
+        t = np.frombuffer(content, _FILE)["word"].astype(np.uint32)
+        t &= LAST
+        columns = np.frombuffer(content, np.uint8).reshape(-1, SIZE).T
+        x, y, p = columns[0].copy(), columns[1].copy(), columns[2] >> 7
         back = np.flatnonzero(t[1:] < t[:-1]) + 1
-        if np.isin(back, np.cumsum(length)).all() and (y < OVERFLOW).all():
-            return {"t": t, "x": read["x"].copy(), "y": y, "p": (word >> 23 & 1).astype(np.uint8), "length": length}
+        if y.max(initial=0) < OVERFLOW and np.isin(back, np.cumsum(length)).all():
+            return {"t": t, "x": x, "y": y, "p": p, "length": length}
     found = [decode(raw, name) for raw, name in zip(raws, where, strict=True)]
     events = np.concatenate([empty(0), *found])
     columns = {name: events[name].astype(np.uint8) for name in "xyp"}

@@ -8,11 +8,12 @@ import os
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
+
+from isal import isal_zlib
 
 from stbp.data.error import DataError
 from stbp.data.events import archive
@@ -135,8 +136,8 @@ def _in_tree(folder: Path) -> tuple[list[Recording], list[str]]:
 def _in_archive(file: zipfile.ZipFile) -> tuple[list[Recording], list[str]]:
     found, left_out = [], []
     for member in archive.names(file):
-        parts = PurePosixPath(member).parts
-        if "__MACOSX" in parts or parts[-1].startswith("."):
+        parts = archive.parts(member)
+        if not parts or "__MACOSX" in parts or parts[-1].startswith("."):
             continue
         if member.endswith(ENDING) and len(parts) > 1:
             found.append(Recording(parts[-2], parts[-1], member))
@@ -170,10 +171,10 @@ def _unpacked(content: mmap.mmap, info: zipfile.ZipInfo) -> bytes | None:
         begin = info.header_offset + 30 + name + extra
         found = content[begin : begin + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            found = zlib.decompressobj(-zlib.MAX_WBITS).decompress(found, info.file_size + 1)
-    except (struct.error, zlib.error):
+            found = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS).decompress(found, info.file_size + 1)
+    except (struct.error, isal_zlib.error):
         return None
-    whole = len(found) == info.file_size and zlib.crc32(found) == info.CRC
+    whole = len(found) == info.file_size and isal_zlib.crc32(found) == info.CRC
     return found if whole and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else None
 
 

@@ -1,7 +1,8 @@
 import os
 import zipfile
 import zlib
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -157,6 +158,32 @@ def test_a_missing_archive_is_named(tmp_path: Path):
         contents(tmp_path / "Train.zip")
     with pytest.raises(DataError, match=r"Train.zip: cannot be read"):
         source.stamp(tmp_path / "Train.zip")
+
+
+@pytest.mark.parametrize(
+    "name", ["Train/5/00001.bin", "./5//1.bin", "a/./b/", "C:/x", "..\\1", ".", "/", "5/../6/1.bin"]
+)
+def test_the_parts_of_a_name_are_those_of_a_path(name: str):
+    assert archive.parts(name) == [part for part in PurePosixPath(name).parts if part != "/"]
+
+
+def test_members_are_unpacked_without_zipfile_and_in_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    members = {f"Train/5/{n:05}.bin": os.urandom(n) * 300 for n in range(40)}
+    write_zip(tmp_path / "Train.zip", members)
+    monkeypatch.setattr(zipfile.ZipFile, "read", None)
+    with source.opened(tmp_path / "Train.zip") as found, ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(found.read, found.recordings)) == list(members.values())
+
+
+def test_a_member_longer_than_announced_is_named(tmp_path: Path):
+    path = tmp_path / "Train.zip"
+    write_zip(path, {"Train/5/00001.bin": bytes(range(100))})
+    name = len("Train/5/00001.bin").to_bytes(2, "little")
+    head, found, tail = path.read_bytes().rpartition((100).to_bytes(4, "little") + name)  # in the directory
+    assert found
+    path.write_bytes(head + (99).to_bytes(4, "little") + name + tail)
+    with pytest.raises(DataError, match=r"Train.zip: byte 0: member Train/5/00001.bin: damaged"):
+        contents(path)
 
 
 def test_labels_are_in_the_order_of_their_numbers():
