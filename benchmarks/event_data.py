@@ -41,6 +41,7 @@ from stbp.data.events.sets import SENSOR, joined, load_events
 from stbp.files import write_json
 from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import FrameOptions
+from stbp.ops.spikes import Spikes
 
 T, STEP_US, BATCH = 30, 10_000, 100
 BAR = 10
@@ -77,15 +78,17 @@ class Bench:
             for ids in torch.arange(len(events)).split(BATCH):
                 events.frames(ids, T)
 
-    def in_memory(self) -> None:
+    def in_memory(self) -> list[Spikes]:
+        binned = []
         for archive in self.archives:
             with source.opened(archive) as opened:
                 parts = list(store.decoded(archive, opened, SENSOR, torch.get_num_threads()))
-            t, x, y, p, lengths = (np.concatenate([part[name] for part in parts]) for name in (*"txyp", "length"))
-            arrays = t.astype(np.uint32), x, y, np.packbits(p, bitorder="little"), np.cumsum([0, *lengths])
-            a, b, c, d, e = map(torch.from_numpy, arrays)
-            for ids in torch.arange(len(lengths)).split(BATCH):
-                frames(a, b, c, d, e, ids, T, SENSOR)
+            for part in parts:
+                bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
+                arrays = part["t"].astype(np.uint32, copy=False), part["x"], part["y"], bits, offsets
+                t, x, y, p, bounds = map(torch.from_numpy, arrays)
+                binned.append(frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR))
+        return binned
 
     def tonic(self) -> list[np.ndarray]:
         from tonic.datasets import NMNIST
