@@ -172,7 +172,7 @@ def _unpacked(content: mmap.mmap, info: zipfile.ZipInfo) -> bytes | None:
         found = content[begin : begin + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
             found = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS).decompress(found, info.file_size + 1)
-    except (struct.error, isal_zlib.error):
+    except (struct.error, isal_zlib.error):  # pyright: ignore[reportGeneralTypeIssues] a class, not what its stub says
         return None
     whole = len(found) == info.file_size and isal_zlib.crc32(found) == info.CRC
     return found if whole and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else None
