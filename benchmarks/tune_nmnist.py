@@ -34,7 +34,7 @@ BASE: dict[str, Any] = {
     "learning_rate": 1e-3,
     "batch_size": 100,
 }
-# What a setting changes in BASE, in the order in which they were thought of: the later ones build on the best before.
+# What a setting changes in BASE.
 SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"init": "torch"},
@@ -42,12 +42,6 @@ SETTINGS: tuple[dict[str, Any], ...] = (
     {"stabilize": True},
     {"jitter_ms": 3.0},
     {"drop": 0.3},
-    {"init": "torch", "batch_size": 30},
-    {"init": "torch", "learning_rate": 3e-3},
-    {"init": "torch", "stabilize": True},
-    {"decay": 0.5},
-    {"counts": True},
-    {"shift": 2},
 )
 
 
