@@ -51,10 +51,13 @@ def list_(json: Json = False) -> None:
     results = report.read_results()
     ours = {name: [r for r in results if r["experiment"]["name"] == name] for name in paper.entries()}
     if json:
-        wanted = ("command", "seeds", "test_accuracy")
+        wanted = ("command", "seeds", "folds", "samples", "test_accuracy", "pooled_accuracy")
         _print_json(
             [
-                {**dataclasses.asdict(entry), "results": [{key: r[key] for key in wanted} for r in ours[name]]}
+                {
+                    **dataclasses.asdict(entry),
+                    "results": [{key: r[key] for key in wanted if key in r} for r in ours[name]],
+                }
                 for name, entry in paper.entries().items()
             ]
         )
@@ -67,7 +70,10 @@ def list_(json: Json = False) -> None:
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
         printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
         network = e.network + (", ReLU" if e.neuron == "relu" else "")
-        table.add_row(name, e.dataset, network, str(e.T), printed, report.accuracy(longest) if longest else "")
+        measured = "" if longest is None else report.accuracy(longest)
+        if longest is not None and "folds" in longest:
+            measured += f"\n{report.over(longest)}"
+        table.add_row(name, e.dataset, network, str(e.T), printed, measured)
     _print(table)
     _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
 
@@ -77,7 +83,8 @@ class Train:
     """Train an experiment. Every field of it is a flag; the defaults shown are this experiment's own."""
 
     experiment: OmitArgPrefixes[Experiment]
-    # Folder for config, metrics, checkpoint and summary; runs/NAME-seedS by default.
+    # Folder for config, metrics, checkpoint and summary, runs/NAME-seedS by default; of a cross-validation the folder
+    # for those of its folds and their result, runs/NAME-seedS-10-folds by default.
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     # Folder that holds data sets; otherwise the environment variable STBP_DATA, then a download into a cache.
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -90,28 +97,51 @@ class Train:
 
     @property
     def folder(self) -> Path:
-        return self.out or Path("runs") / f"{self.experiment.name}-seed{self.experiment.seed}"
+        """Of the run, where `train` makes one."""
+        e = self.experiment
+        runs = Path("runs") / f"{e.name}-seed{e.seed}"
+        return self.out or (runs if e.folds is None else Path(f"{runs}-{e.folds}-folds") / str(e.fold))
 
 
 def train(args: Sequence[str]) -> None:
     """Train an experiment: stbp train NAME [flags]; `stbp train NAME --help` shows them all."""
+    _train(_parse("train", args, lambda command: command.folder))
+
+
+def crossvalidate(args: Sequence[str]) -> None:
+    """Train once for each fold of the data, and test on that fold: stbp crossvalidate NAME [flags]."""
+    from stbp import report
+
+    command = _parse("crossvalidate", args, lambda command: _folds_folder(command) / "0", folds=report.FOLDS, fold=0)
+    if command.experiment.fold != 0:
+        raise ValueError("stbp crossvalidate trains every fold, so fold has no effect; stbp train --fold trains one")
+    _crossvalidate(command)
+
+
+def _folds_folder(command: Train) -> Path:
+    return command.out or command.folder.parent
+
+
+def _parse(verb: str, args: Sequence[str], first_run: Callable[[Train], Path], **fields: Any) -> Train:
+    """The flags behind a name; to resume the run in the folder that `first_run` names, its fields are the defaults."""
     named = bool(args) and not args[0].startswith("-")
     if not named and not {"-h", "--help"} & set(args):
         raise ValueError(
-            "stbp train needs the name of an experiment, as in: stbp train digits-mlp; stbp list shows all"
+            f"stbp {verb} needs the name of an experiment, as in: stbp {verb} digits-mlp; stbp list shows all"
         )
-    experiment = paper.experiment(args[0] if named else "digits-mlp")
-    prog, rest = f"stbp train {args[0] if named else 'NAME'}", args[1:] if named else args
+    experiment = paper.experiment(args[0] if named else "digits-mlp").replace(**fields)
+    prog, rest = f"stbp {verb} {args[0] if named else 'NAME'}", args[1:] if named else args
     command = tyro.cli(Train, prog=prog, args=rest, default=Train(experiment))
-    if command.resume and (command.folder / "config.json").exists():
+    folder = first_run(command)
+    if command.resume and (folder / "config.json").exists():
         from stbp import runs
 
         # flags that are not given keep the value that the run was started with
-        stored = runs.read_config(command.folder)
+        stored = runs.read_config(folder)
         if stored.name != command.experiment.name:
-            raise ValueError(f"{command.folder} holds a run of {stored.name}, not of {command.experiment.name}")
-        command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.folder))
-    _train(command)
+            raise ValueError(f"{folder} holds a run of {stored.name}, not of {command.experiment.name}")
+        command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.out))
+    return command
 
 
 def _train(command: Train) -> None:
@@ -124,6 +154,21 @@ def _train(command: Train) -> None:
         f"{run.summary['seconds']:.0f} s; the run is in {escape(str(command.folder))}"
     )
     _print(f"next: stbp eval {escape(str(command.folder))}   stbp plot all {escape(str(command.folder))}")
+
+
+def _crossvalidate(command: Train) -> None:
+    from stbp import report
+    from stbp.crossvalidation import FILE, crossvalidate
+
+    _set_threads(command.threads)
+    folder = _folds_folder(command)
+    result = crossvalidate(
+        command.experiment, data=command.data, out=folder, resume=command.resume, device=command.device
+    )
+    _print(
+        f"test accuracy {report.accuracy(result)} %, mean and standard deviation over {report.over(result)}; "
+        f"pooled {100 * result['pooled_accuracy']:.2f} %; all of it is in {escape(str(folder / FILE))}"
+    )
 
 
 def _set_threads(threads: int | None) -> None:
@@ -289,6 +334,7 @@ def data(args: list[str]) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_,
     "train": train,
+    "crossvalidate": crossvalidate,
     "eval": eval_,
     "predict": predict,
     "plot": plot,
@@ -322,7 +368,7 @@ def _dispatch(args: list[str]) -> None:
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(f"stbp has no command {args[0]!r}{hint} (it has {', '.join(COMMANDS)})")
     command = COMMANDS[args[0]]
-    if command in (train, data):
+    if command in (train, crossvalidate, data):
         command(args[1:])
     else:
         tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
@@ -335,7 +381,10 @@ def main() -> int:
     try:
         _dispatch(args)
     except KeyboardInterrupt:
-        print("stopped" + ("; the same command with --resume goes on" if args[0] == "train" else ""), file=sys.stderr)
+        print(
+            "stopped" + ("; the same command with --resume goes on" if args[0] in ("train", "crossvalidate") else ""),
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:  # the reader of our output has gone, as with `stbp list | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -29,6 +29,11 @@ class Experiment:
     network: str
     # Length of the time window in steps.
     T: int = 30
+    # Cross-validation: all samples of the data set, training and test together, are divided among this many folds of
+    # equal share in every class; one is tested on, the others are trained on.
+    folds: int | None = None
+    # The fold to test on, counted from 0.
+    fold: int | None = None
     # Height and width that images are scaled to, with pedestrian and folder only; the others come in one size.
     image_size: int | None = None
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
@@ -96,6 +101,7 @@ class Experiment:
     def _check_ranges(self) -> None:
         rules = {
             "T": (self.T >= 1, "at least 1"),
+            "folds": (self.folds is None or self.folds >= 2, "at least 2"),
             "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
             "step_ms": (self.step_ms is None or 0.001 <= self.step_ms <= 1e6, "in [0.001, 1e6]"),
             "shift": (0 <= self.shift < 256, "a number of pixels in 0..255"),
@@ -121,6 +127,10 @@ class Experiment:
 
     def _check_partners(self) -> None:
         """An option that would have no effect is an error, and so is one that lacks its partner."""
+        if (self.folds is not None) != (self.fold is not None):
+            raise ValueError(f"folds and fold go together; got folds {self.folds}, fold {self.fold}")
+        if self.folds is not None and self.fold is not None and not 0 <= self.fold < self.folds:
+            raise ValueError(f"fold must be in 0..{self.folds - 1} with folds {self.folds}; got {self.fold}")
         if self.momentum is not None and self.optimizer != "sgd":
             raise ValueError(f"momentum has no effect with optimizer {self.optimizer}; use sgd or leave momentum away")
         for name in ("step_epochs", "step_factor"):

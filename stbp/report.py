@@ -13,38 +13,70 @@ from stbp.paper import entries
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
 BEGIN, END = "<!-- results: made by `stbp report`, do not edit -->", "<!-- end of results -->"
+FOLDS = 10  # of a cross-validation that names no other number
+VARIED = ("seed", "folds", "fold")  # fields that tell the runs of one result apart, or how they are divided
 BENCHMARK = FOLDER / "bench" / "cpu.json"
 BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "<!-- end of speed -->"
 
 
 def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
-    """Join finished runs, one seed each of one experiment, into a result file; return its path.
+    """Join finished runs into a result file; return its path. Errors as for `join`."""
+    experiment, result = join(folders)
+    into.mkdir(parents=True, exist_ok=True)
+    path = into / f"{_file_name(experiment)}.json"
+    write_json(path, result)
+    return path
+
+
+def join(folders: Sequence[Path]) -> tuple[Experiment, dict[str, Any]]:
+    """The result of finished runs of one experiment, a seed each, or a fold each of one cross-validation.
+
+    Returns:
+        The experiment, its seed and fold 0, and the result: command, experiment, the runs' test accuracies and seeds,
+        summaries and metrics; of a cross-validation also its `folds`, the number of `samples` and the
+        `pooled_accuracy`, the share of all samples that were labelled rightly when their fold was tested on.
 
     Raises:
-        ValueError: no run, an unfinished run, runs of different experiments, or a seed that comes twice.
+        ValueError: no run, an unfinished run, runs of different experiments, a seed that comes twice, or a fold that
+            comes twice or not at all.
     """
     if not folders:
         raise ValueError("name the run folders that the result is made of")
     runs = [_read(folder) for folder in folders]
-    first = dataclasses.replace(runs[0][0], seed=0)
+    first = _neutral(runs[0][0])
     for folder, (experiment, _, _) in zip(folders, runs, strict=True):
-        if dataclasses.replace(experiment, seed=0) != first:
-            raise ValueError(f"{folder} is a run of another experiment than {folders[0]}: only their seeds may differ")
-    seeds = sorted(experiment.seed for experiment, _, _ in runs)
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"every run must have a seed of its own; got seeds {seeds}")
-    runs.sort(key=lambda run: run[0].seed)
+        if _neutral(experiment) != first:
+            raise ValueError(
+                f"{folder} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
+            )
+    runs.sort(key=lambda run: (run[0].seed, run[0].fold or 0))
+    seeds = sorted({experiment.seed for experiment, _, _ in runs})
+    accuracies = [summary["test_accuracy"] for _, summary, _ in runs]
     result = {
         "command": command(first) + ("" if seeds == [0] else f" --seed S  (S: {', '.join(map(str, seeds))})"),
-        "experiment": {k: v for k, v in dataclasses.asdict(first).items() if k != "seed"},
-        "test_accuracy": [summary["test_accuracy"] for _, summary, _ in runs],
+        "experiment": {k: v for k, v in dataclasses.asdict(first).items() if k not in VARIED},
+        "test_accuracy": accuracies,
         "seeds": seeds,
         "runs": [{"summary": summary, "metrics": metrics} for _, summary, metrics in runs],
     }
-    into.mkdir(parents=True, exist_ok=True)
-    path = into / f"{_file_name(first)}.json"
-    write_json(path, result)
-    return path
+    if first.folds is None:
+        if len(seeds) < len(runs):
+            raise ValueError(f"every run must have a seed of its own; got seeds {[run[0].seed for run in runs]}")
+        return first, result
+    found = [experiment.fold for experiment, _, _ in runs]
+    if len(seeds) > 1 or found != list(range(first.folds)):
+        raise ValueError(
+            f"a cross-validation needs each of the folds 0..{first.folds - 1} once, all of one seed; "
+            f"got folds {found}, seeds {seeds}"
+        )
+    sizes = [summary["test_samples"] for _, summary, _ in runs]
+    right = sum(size * accuracy for size, accuracy in zip(sizes, accuracies, strict=True))
+    return first, {**result, "folds": first.folds, "samples": sum(sizes), "pooled_accuracy": right / sum(sizes)}
+
+
+def _neutral(experiment: Experiment) -> Experiment:
+    """What runs that belong together have in common."""
+    return dataclasses.replace(experiment, seed=0, fold=None if experiment.fold is None else 0)
 
 
 def _read(folder: Path) -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
@@ -65,14 +97,17 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
     if entry is None:
         raise ValueError(f"{experiment.name} is not registered: a published number needs an experiment in paper.py")
     registered = dataclasses.asdict(entry.experiment)
-    return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k != "seed"}
+    return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k not in VARIED}
 
 
 def command(experiment: Experiment) -> str:
-    """The command that repeats a run, seed left to its default."""
+    """The command that repeats a run, or the cross-validation that it is part of, seed left to its default."""
     flags = "".join(f" {_flag(name.replace('_', '-'), value)}" for name, value in _changes(experiment).items())
+    if experiment.folds not in (None, FOLDS):
+        flags += f" --folds {experiment.folds}"
     data = "" if experiment.dataset == "digits" else " --data DIR"
-    return f"stbp train {experiment.name}{flags}{data}"
+    verb = "train" if experiment.folds is None else "crossvalidate"
+    return f"stbp {verb} {experiment.name}{flags}{data}"
 
 
 def _flag(name: str, value: Any) -> str:
@@ -82,7 +117,9 @@ def _flag(name: str, value: Any) -> str:
 
 
 def _file_name(experiment: Experiment) -> str:
-    return "-".join([experiment.name, *(f"{name}-{value}" for name, value in _changes(experiment).items())])
+    changes = [f"{name}-{value}" for name, value in _changes(experiment).items()]
+    folds = [] if experiment.folds is None else [f"{experiment.folds}-folds"]
+    return "-".join([experiment.name, *folds, *changes])
 
 
 def read_results(folder: Path = FOLDER) -> list[dict[str, Any]]:
@@ -95,10 +132,17 @@ def read_results(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def accuracy(result: dict[str, Any]) -> str:
-    """Mean of the last epoch's test accuracy over seeds, with standard deviation if there are several, in per cent."""
+    """Mean of the last epoch's test accuracy over runs, with standard deviation if there are several, in per cent."""
     values = [100 * value for value in result["test_accuracy"]]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"
+
+
+def over(result: dict[str, Any]) -> str:
+    """What `accuracy` is the mean of: `5 seeds`, or `10 folds, 1,100 samples`."""
+    if "folds" in result:
+        return f"{result['folds']} folds, {result['samples']:,} samples"
+    return f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''}"
 
 
 def printed(name: str) -> str:
@@ -110,7 +154,7 @@ def printed(name: str) -> str:
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     lines = [
-        "| data | network | T | epochs | test accuracy, % | seeds | the paper, % | command |",
+        "| data | network | T | epochs | test accuracy, % | over | the paper, % | command |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
@@ -118,7 +162,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         network = e["network"] + (", ReLU" if e.get("neuron") == "relu" else "")
         lines.append(
             f"| {e['dataset']} | {network} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
-            f"| {accuracy(result)} | {len(result['seeds'])} | {printed(e['name'])} | `{result['command']}` |"
+            f"| {accuracy(result)} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)
 

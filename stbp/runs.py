@@ -141,6 +141,8 @@ def summary(
     commit: str | None,
     device: torch.device,
     kernels: dict[str, dict[str, str]],
+    training_samples: int,
+    test_samples: int,
 ) -> dict[str, Any]:
     """What `summary.json` holds, beside the metrics of the last epoch."""
     last = history[-1]
@@ -151,6 +153,8 @@ def summary(
         "train_accuracy": last["train_accuracy"],
         "epochs": last["epoch"],
         "seed": experiment.seed,
+        "training_samples": training_samples,
+        "test_samples": test_samples,
         "seconds": round(seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
         "threads": torch.get_num_threads(),

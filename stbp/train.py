@@ -341,6 +341,8 @@ class _Training:
                 self.commit,
                 self.device,
                 self._kernels(),
+                len(self.training_ids),
+                len(self.test_set),
             )
             if self.folder is not None:
                 runs.write_summary(self.folder, summary)

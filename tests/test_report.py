@@ -62,16 +62,36 @@ def test_a_published_result_is_what_its_command_says(path: Path):
     """Its command gives the stored experiment, its accuracies are the last epochs', and no machine's path is in it."""
     result = json.loads(path.read_text())
     command = result["command"].split("  (")[0].removesuffix(" --seed S").removesuffix(" --data DIR")
-    name, *rest = command.removeprefix("stbp train ").split()
-    parsed = tyro.cli(Train, args=rest, default=Train(paper.experiment(name))).experiment
-    assert Experiment(**result["experiment"]) == parsed
-    for accuracy, seed, run in zip(result["test_accuracy"], result["seeds"], result["runs"], strict=True):
+    _, verb, name, *rest = command.split()
+    assert verb == ("crossvalidate" if "folds" in result else "train")
+    folds = {"folds": report.FOLDS, "fold": 0} if "folds" in result else {}
+    parsed = tyro.cli(Train, args=rest, default=Train(paper.experiment(name).replace(**folds))).experiment
+    assert parsed.folds == result.get("folds")
+    assert Experiment(**result["experiment"]) == parsed.replace(folds=None, fold=None)
+    seeds = result["seeds"] * result.get("folds", 1)
+    for accuracy, seed, run in zip(result["test_accuracy"], seeds, result["runs"], strict=True):
         assert run["summary"]["test_accuracy"] == accuracy == run["metrics"][-1]["test_accuracy"]
         assert run["summary"]["seed"] == seed
         assert len(run["metrics"]) == run["summary"]["epochs"] == Experiment(**result["experiment"]).epochs
         assert run["summary"]["commit"]
         assert not run["summary"]["commit"].endswith("+")
     assert "/" not in result["command"]
+
+
+def test_a_cross_validation_says_how_many_folds_and_samples_it_is_over():
+    result = {
+        "command": "stbp crossvalidate digits-mlp",
+        "experiment": dataclasses.asdict(SMALL),
+        "test_accuracy": [0.9, 0.8],
+        "seeds": [0],
+        "folds": 2,
+        "samples": 1797,
+        "runs": [{"summary": {"epochs": 1}}],
+    }
+    row = "| digits | 64-10 | 2 | 1 | 85.00 ± 7.07 | 2 folds, 1,797 samples |  | `stbp crossvalidate digits-mlp` |"
+    assert report.table([result]).splitlines()[-1] == row
+    assert report.over({"seeds": [0]}) == "1 seed"
+    assert report.over({"seeds": [0, 1]}) == "2 seeds"
 
 
 def test_the_readmes_speed_table_is_made_from_the_benchmark():

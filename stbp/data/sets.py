@@ -7,7 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pooch
+import torch
 
+from stbp.data import folds
 from stbp.data.dataset import DataSet
 from stbp.data.digits import read as read_digits
 from stbp.data.error import DataError
@@ -26,6 +28,13 @@ _log = logging.getLogger(__name__)
 
 def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[DataSet, DataSet]:
     """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
+    if experiment.folds is None or experiment.fold is None:
+        return _splits(experiment, data)
+    return folds.split(_pooled(*_splits(experiment, data)), experiment.folds, experiment.fold)
+
+
+def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
+    """Training and test samples as they are published."""
     if experiment.dataset in RECORDED:
         from stbp.data.events.sets import load_events
         from stbp.data.events.windows import EventWindows
@@ -38,6 +47,19 @@ def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tu
             )
         return EventWindows(train), EventWindows(test)
     return load(experiment.dataset, data, experiment.image_size)
+
+
+def _pooled(train: DataSet, test: DataSet) -> DataSet:
+    """Training and test samples as one set, in this order."""
+    if isinstance(train, ImageSet) and isinstance(test, ImageSet):
+        images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
+        return ImageSet(images, labels, train.classes)
+    from stbp.data.events.sets import joined
+    from stbp.data.events.windows import EventWindows
+
+    assert isinstance(train, EventWindows)
+    assert isinstance(test, EventWindows)
+    return EventWindows(joined(train.recordings, test.recordings))
 
 
 def load(name: str, data: str | Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet]:

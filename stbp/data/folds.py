@@ -1,0 +1,87 @@
+"""Cross-validation: one fold of a set as the test set, all others as the training set.
+
+Which fold a sample is in follows from the set alone: number the samples by class, those of a class in the set's own
+order (training samples by name, then test samples by name); the n-th, from 0, is in fold n mod `folds`. So the sizes
+of the folds differ by one at most, and so do their shares of a class.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from stbp.data.dataset import DataSet
+from stbp.data.error import DataError
+from stbp.experiment import Experiment
+from stbp.ops.spikes import Spikes
+
+RATE_SAMPLES, RATE_BATCH = 1000, 100
+
+
+def fold_of(labels: Int64[Tensor, " N"], folds: int) -> Int64[Tensor, " N"]:
+    """The fold of every sample, by the rule above."""
+    fold = torch.empty_like(labels)
+    fold[labels.argsort(stable=True)] = torch.arange(len(labels)) % folds
+    return fold
+
+
+def split(whole: DataSet, folds: int, fold: int) -> tuple["Part", "Part"]:
+    """Training and test set of a fold.
+
+    Raises:
+        DataError: there are fewer samples than folds.
+    """
+    if folds > len(whole):
+        raise DataError(f"folds must be at most the number of samples, {len(whole)}; got {folds}")
+    tested = fold_of(whole.labels, folds) == fold
+    return Part(whole, (~tested).nonzero().flatten()), Part(whole, tested.nonzero().flatten())
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Some samples of a data set; a `stbp.data.DataSet`.
+
+    Attributes:
+        samples: `[N]`, the ids in the whole set. They, not the place in this one, decide a sample's random numbers.
+    """
+
+    whole: DataSet
+    samples: Int64[Tensor, " N"]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def labels(self) -> Int64[Tensor, " N"]:
+        """An index into `classes` of every sample."""
+        return self.whole.labels[self.samples]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.whole.classes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of the input in one step: C, H, W."""
+        return self.whole.shape
+
+    def rate(self, experiment: Experiment) -> float:
+        """Mean value of the input of up to 1,000 of these samples, spread evenly, at most 1."""
+        n = min(len(self), RATE_SAMPLES)
+        total = 0.0
+        for part in (torch.arange(n) * len(self) // max(1, n)).split(RATE_BATCH):
+            x = self.window(part, experiment, 0, torch.device("cpu"))
+            total += len(part) * (x.density() if isinstance(x, Spikes) else x.double().mean().item())
+        return min(1.0, total / max(1, n))
+
+    def window(
+        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    ) -> Tensor | Spikes:
+        """As `DataSet.window`."""
+        return self.whole.window(self.samples[ids], experiment, epoch, device)
+
+    def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
+        """As `DataSet.picture`."""
+        return self.whole.picture(int(self.samples[sample]))
