@@ -4,14 +4,13 @@ ON events are blue, OFF events vermilion, in every part of the figure. Pixels co
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib import colors, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
-from mpl_toolkits.mplot3d import Axes3D
 from numpy import ndarray
 
 from stbp.data.error import DataError
@@ -70,7 +69,7 @@ def recording(found: Recording, name: str) -> Figure:
     height = 1.5 + 3.4 * min(1.0, max(0.5, size[1] / size[0]))  # inches, of two rows of frames with their titles
     figure = Figure(figsize=(11, height + 2.1))
     upper, lower = figure.subfigures(2, 1, height_ratios=(height, 2.1))
-    frames, cloud = upper.subfigures(1, 2, width_ratios=(1.35, 1))
+    [[frames, cloud]] = upper.subfigures(1, 2, squeeze=False, width_ratios=(1.35, 1))
     _draw_frames(frames, events, parts, clock, size)
     _draw_cloud(cloud, events, clock, size)
     _draw_rates(lower.subplots(), events, parts, clock)
@@ -131,7 +130,7 @@ def _draw_frames(figure: SubFigure, events: ndarray, parts: list[Part], clock: C
         row[0].set_ylabel(f"{name}\ny (pixels)")
         beside = row[-1].inset_axes((1.1, 0, 0.07, 1))
         bar = figure.colorbar(row[-1].images[0], cax=beside, extend="max" if counts.max() > most else "neither")
-        bar.set_label("events of a pixel" if block == 1 else f"events of {block} x {block} pixels")
+        bar.set_label("events of a pixel" if block == 1 else f"events of {block}x{block} px")
         beside.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     for axes in grid[1]:
         axes.set_xlabel("x (pixels)")
@@ -147,15 +146,16 @@ def count(events: ndarray, p: int, part: Part, size: tuple[int, int], block: int
 
 def _draw_cloud(figure: SubFigure, events: ndarray, clock: Clock, size: tuple[int, int]) -> None:
     shown = events[np.linspace(0, len(events) - 1, min(len(events), CLOUD)).astype(np.int64)]
-    axes = figure.add_axes((0.0, 0.02, 0.87, 0.9), projection="3d")  # room for the label of y
-    assert isinstance(axes, Axes3D)
+    axes: Any = figure.add_axes((-0.03, 0.02, 0.87, 0.9), projection="3d")  # room for the label of y
     points = [clock.read(shown["t"]), shown["x"], shown["y"]]
     tints = np.array([RED, BLUE])[shown["p"]]
     area = min(6.0, max(1.0, 15_000 / len(shown)))  # square points
-    axes.scatter(*points, s=area, c=tints, alpha=0.6, linewidths=0, depthshade=False, rasterized=True)
+    axes.scatter(*points, s=area, c=tints, alpha=0.6, linewidths=0, depthshade=False, clip_on=False, rasterized=True)
     columns, rows = size
     axes.set(ylim=(-0.5, columns - 0.5), zlim=(rows - 0.5, -0.5))
-    axes.set_box_aspect((2.2, 1.25 * columns / max(size), 1.25 * rows / max(size)), zoom=0.95)
+    axes.set_box_aspect(
+        (2.2, 1.25 * columns / max(size), 1.25 * rows / max(size)), zoom=4.2 * figure.dpi / figure.bbox.height
+    )
     axes.view_init(elev=18, azim=-58)
     axes.set(xlabel=f"time ({clock.unit})", ylabel="x (pixels)", zlabel="y (pixels)")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):

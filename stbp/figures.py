@@ -28,7 +28,7 @@ def draw(kind: str, paths: Sequence[Path], out: Path | None, sample: int, data: 
     if kind == "events":
         return [_draw_recording(paths[0], out)]
     if kind == "movie":
-        return [_draw_movie(*paths, out)]
+        return [_draw_movie(paths[0], paths[1], out)]
     return _draw_runs(kind, paths, out, sample, data)
 
 

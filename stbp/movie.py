@@ -154,10 +154,11 @@ def check_name(path: Path) -> None:
 def save(pictures: Sequence[Image.Image], path: Path) -> None:
     """Write pictures as a GIF that loops and rests on the last one: the whole file or nothing."""
     palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)  # one for all: no colour flickers
-    entries = np.array(palette.getpalette()).reshape(-1, 3)
-    entries[entries.sum(1).argmax()] = 255  # the ground, which is a mean with its neighbours else
-    palette.putpalette(entries.ravel().tolist())
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
+    table = np.array(palette.getpalette()).reshape(-1, 3)
+    table[np.bincount(np.asarray(first).ravel()).argmax()] = 255  # Pillow takes a neighbour of white for the ground
+    for picture in (first, *others):
+        picture.putpalette(table.ravel().tolist())
     content = io.BytesIO()
     durations = [*[STEP_MS] * len(others), LAST_MS]
     first.save(content, "GIF", save_all=True, append_images=others, duration=durations, loop=0, optimize=True)

@@ -36,6 +36,10 @@ def frames_of(found: Recording) -> list[Axes]:
     return [axes for axes in event_plot.recording(found, "a.bin").axes if axes.images]
 
 
+def frame_in(axes: Axes) -> np.ndarray:
+    return np.asarray(axes.images[0].get_array())
+
+
 def test_frames_count_the_events_of_each_saccade_and_polarity():
     found = random_recording()
     frames = frames_of(found)
@@ -44,7 +48,7 @@ def test_frames_count_the_events_of_each_saccade_and_polarity():
     for t, x, y, p in found.events.tolist():
         expected[1 - p, (t >= 105_000) + int(t >= 210_000), y, x] += 1
     for axes, frame in zip(frames, expected.reshape(6, 34, 34), strict=True):
-        np.testing.assert_array_equal(axes.images[0].get_array(), frame)
+        np.testing.assert_array_equal(frame_in(axes), frame)
         assert f"{frame.sum():,} event" in axes.get_title("left")
     assert "saccade 2\n105 to 210 ms" in frames[1].get_title("left")
 
@@ -62,8 +66,8 @@ def test_saccades_are_those_of_a_recording_of_their_length(name, last, saccades)
 def test_other_recordings_are_cut_into_thirds_of_their_time_from_the_first_event():
     found = recording([(t, 3, 2, 1) for t in (7_000_000, 7_000_009, 7_000_010, 7_000_029)], "DAT", (8, 4))
     frames = frames_of(found)
-    assert [int(axes.images[0].get_array().sum()) for axes in frames] == [2, 1, 1, 0, 0, 0]
-    assert frames[0].images[0].get_array().shape == (4, 8)
+    assert [int(frame_in(axes).sum()) for axes in frames] == [2, 1, 1, 0, 0, 0]
+    assert frame_in(frames[0]).shape == (4, 8)
     assert frames[0].get_title("left").startswith("part 1\n0 to 10 µs")
 
 
@@ -74,7 +78,7 @@ def test_pixels_of_a_fine_sensor_are_counted_in_blocks():
     assert blocks.shape == (90, 160)
     assert (blocks[0, 0], blocks[0, 1], blocks[89, 159], blocks.sum()) == (2, 1, 1, 4)
     bars = [bar.get_ylabel() for axes in frames_of(found) for bar in axes.child_axes]
-    assert bars.count("events of 8 x 8 pixels") == 2
+    assert bars.count("events of 8x8 px") == 2
 
 
 def test_the_cloud_shows_every_event_or_says_how_many():

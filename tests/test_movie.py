@@ -1,6 +1,7 @@
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_a_picture_for_each_step_shows_what_was_recorded(file: Path, monkeypatch
     run, shown = untrained(), []
     whole = movie.draw
 
-    def draw(*args: np.ndarray) -> list[Image.Image]:
+    def draw(*args: Any) -> list[Image.Image]:
         shown.append(args)
         return whole(*args)
 
@@ -104,6 +105,7 @@ def test_the_gif_loops_and_rests_at_its_end(file: Path, tmp_path: Path):
     movie.save(movie.pictures(untrained(), file), tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.info["loop"] == 0
+        assert gif.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
         durations = []
         for n in range(getattr(gif, "n_frames", 1)):
             gif.seek(n)
