@@ -249,26 +249,38 @@ def predict(
             _print(f"  {escape(p.remark)}")
 
 
-Kind = Literal["learning-curve", "raster", "potential", "rates", "surrogates", "confusion", "weights", "all"]
+Kind = Literal[
+    "learning-curve", "raster", "potential", "rates", "surrogates", "confusion", "weights", "all", "events", "movie"
+]
 
 
 def plot(
     kind: Positional[Kind],
-    runs: Annotated[
+    paths: Annotated[
         Positional[tuple[Path, ...]],
-        tyro.conf.arg(metavar="RUN...", help="Folders of runs: none for surrogates, several for learning-curve."),
+        tyro.conf.arg(
+            metavar="PATH...",
+            help="Folders of runs: none for surrogates, several for learning-curve; for events a recording "
+            "(or ZIP/MEMBER); for movie a run and a recording.",
+        ),
     ] = (),
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FILE", help="Picture (png, svg, pdf); RUN/KIND.png by default. Not for all."),
+        tyro.conf.arg(
+            metavar="FILE",
+            help="Picture (png, svg, pdf; gif of a movie); RUN/KIND.png by default, RECORDING-events.png. Not for all.",
+        ),
     ] = None,
     sample: Annotated[int, tyro.conf.arg(help="Index of the test sample for raster and potential.")] = 0,
     data: DataFolder = None,
 ) -> None:
-    """Draw a run: learning curve, spikes, potentials, firing rates, the four surrogates, confusion, weights; or all."""
+    """Draw a run: learning curve, spikes, potentials, firing rates, the four surrogates, confusion, weights; or all.
+
+    Or draw a recording of an event camera: its events, or as a movie on its way through the network of a run.
+    """
     from stbp.figures import draw
 
-    for path in draw(kind, runs, out, sample, data):
+    for path in draw(kind, paths, out, sample, data):
         _print(escape(str(path)))
 
 
@@ -325,7 +337,7 @@ def bench(
 
 
 def data(args: list[str]) -> None:
-    """Event recordings and data sets: stbp data info PATH, stbp data fetch NAME."""
+    """Event recordings and data sets: stbp data info PATH, stbp data fetch NAME, stbp data verify."""
     from stbp.data import commands
 
     commands.run(args)

@@ -1,4 +1,4 @@
-"""From `stbp plot` to files: which runs and data each kind of picture needs, and where it goes."""
+"""From `stbp plot` to files: which runs, recordings and data each kind of picture needs, and where it goes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +9,50 @@ from stbp.evaluation import Run, evaluate, load_run
 
 SPIKES = ("raster", "potential", "rates")
 NEEDS_DATA = (*SPIKES, "confusion")
-KINDS = ("learning-curve", *NEEDS_DATA, "surrogates", "weights")
+KINDS = ("learning-curve", *NEEDS_DATA, "surrogates", "weights")  # of `all`
+TAKES = {  # how many paths, and in words; the others take one run
+    "surrogates": (0, 1, "at most one run"),
+    "learning-curve": (1, None, "at least one run"),
+    "events": (1, 1, "one recording"),
+    "movie": (2, 2, "a run and a recording"),
+}
 
 
-def draw(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> list[Path]:
-    """Draw one kind of picture, or all of them, for runs in folders; return the files written.
+def draw(kind: str, paths: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> list[Path]:
+    """Draw one kind of picture, or all of them, for runs in folders and recordings; return the files written.
 
     Raises:
-        ValueError: too few or too many runs for the kind, or an option without effect on it.
+        ValueError: too few or too many paths for the kind, one that it cannot draw, or an option without effect on it.
     """
-    _check(kind, folders, out, sample, data)
+    _check(kind, paths, out, sample, data)
+    if kind == "events":
+        return [_draw_recording(paths[0], out)]
+    if kind == "movie":
+        return [_draw_movie(paths[0], paths[1], out)]
+    return _draw_runs(kind, paths, out, sample, data)
+
+
+def _draw_recording(path: Path, out: Path | None) -> Path:
+    from stbp import event_plot
+    from stbp.data.events.reading import read
+
+    if (path / "config.json").is_file():
+        raise ValueError(f"{path}: a run, not a recording; stbp plot all draws it")
+    out = out or Path(f"{path.stem}-events.png")  # here: data sets are not written to, archives cannot be
+    plot.save(event_plot.recording(read(path), str(path)), out)
+    return out
+
+
+def _draw_movie(folder: Path, recording: Path, out: Path | None) -> Path:
+    from stbp import movie
+
+    out = out or folder / "movie.gif"
+    movie.check_name(out)
+    movie.save(movie.pictures(load_run(folder), recording), out)
+    return out
+
+
+def _draw_runs(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> list[Path]:
     runs = [load_run(folder) for folder in folders]
     default = folders[0] if folders else Path()
     test_set = data_sets.for_experiment(runs[0].experiment, data)[1] if kind in (*NEEDS_DATA, "all") else None
@@ -32,11 +66,10 @@ def draw(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data
     return paths
 
 
-def _check(kind: str, folders: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> None:
-    least, most = {"surrogates": (0, 1), "learning-curve": (1, None)}.get(kind, (1, 1))
-    if len(folders) < least or (most is not None and len(folders) > most):
-        wanted = "at least one run" if most is None else "one run" if least else "at most one run"
-        raise ValueError(f"plot {kind} takes {wanted}; got {len(folders)}")
+def _check(kind: str, paths: Sequence[Path], out: Path | None, sample: int, data: Path | None) -> None:
+    least, most, wanted = TAKES.get(kind, (1, 1, "one run"))
+    if len(paths) < least or (most is not None and len(paths) > most):
+        raise ValueError(f"plot {kind} takes {wanted}; got {len(paths)}")
     if kind == "all" and out is not None:
         raise ValueError(
             "--out has no effect with plot all, which writes KIND.png into the run's folder; leave it away"

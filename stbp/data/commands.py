@@ -13,27 +13,41 @@ from tyro.conf import Positional
 
 
 def info(
-    path: Annotated[Positional[Path], tyro.conf.arg(metavar="PATH", help="A recording, a zip file or a folder.")],
+    path: Annotated[
+        Positional[Path], tyro.conf.arg(metavar="PATH", help="A recording, an archive, an idx file or a folder.")
+    ],
     json: Annotated[bool, tyro.conf.arg(help="Print JSON.")] = False,
 ) -> None:
-    """What is in a recording, an archive or a folder of an event camera: counts, times, size, rates, classes."""
-    from stbp.data.events.info import describe
+    """What is in a recording, an archive or a folder of recordings or images: counts, times, size, rates, classes."""
+    from stbp.data import image_info
+    from stbp.data.events import info as event_info
 
-    found = describe(path)
+    found = image_info.describe(path) or event_info.describe(path)
     if json:
         print(json_format.dumps(found, indent=2))
         return
     console = Console(highlight=False, soft_wrap=True)
     for name, split in found.get("splits", {}).items():
         classes = "  ".join(f"{label or '-'}:{n:,}" for label, n in split["classes"].items())
-        console.print(
-            f"[bold]{escape(name)}[/bold]  {split['recordings']:,} recordings, {len(split['classes'])} classes"
-        )
+        samples = "images" if "images" in split else "recordings"
+        numbers = f"{split[samples]:,} {samples}, {len(split['classes'])} classes"
+        console.print(f"[bold]{escape(name)}[/bold]  {numbers}")
         console.print(f"  {escape(classes)}")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _rows(found):
+    for name, value in _image_rows(found) if "sizes" in found else _rows(found):
         table.add_row(name, escape(value))
     console.print(table)
+
+
+def _image_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    sizes = sorted(found["sizes"].items(), key=lambda size: -size[1])
+    rows = [("format", found["format"])]
+    rows += [("size", f"{size} pixels, {n:,} images") for size, n in sizes[:5]]
+    if len(sizes) > 5:
+        rows.append(("size", f"{len(sizes) - 5:,} others"))
+    if found.get("other_files"):
+        rows.append(("other files", f"{found['other_files']:,}"))
+    return rows
 
 
 def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -87,7 +101,23 @@ def fetch(
     Console(highlight=False, soft_wrap=True).print(f"{name} is whole and in {escape(str(folder))}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"info": info, "fetch": fetch}
+def verify(
+    name: Annotated[
+        Positional[str], tyro.conf.arg(metavar="NAME", help="n-mnist, or a folder with Train.zip and Test.zip.")
+    ] = "n-mnist",
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="Folder of data sets; otherwise STBP_DATA, then a cache.")
+    ] = None,
+) -> None:
+    """Compare what is kept of a set of recordings, byte by byte, with what its files hold now."""
+    from stbp.data.events.sets import verify_events
+
+    console = Console(highlight=False, soft_wrap=True)
+    for path, store in verify_events(name, data).items():
+        console.print(f"{escape(str(path))} is what is kept in {escape(str(store))}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"info": info, "fetch": fetch, "verify": verify}
 
 
 def run(args: list[str]) -> None:

@@ -109,7 +109,7 @@ def fetch_set(name: str, folder: str | Path | None = None) -> Path:
     Files that are there already are checked, not downloaded again.
 
     Args:
-        name: `mnist`, `fashion-mnist` or `n-mnist` (1.2 GB).
+        name: `mnist`, `fashion-mnist` or `n-mnist`.
         folder: the folder of data sets, in which the set gets a folder of its name; by default the environment
             variable STBP_DATA names it, or it is the user's cache folder.
 

@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 def is_tree(folder: Path) -> bool:
     """Whether the folder holds one of the splits, so that `read` can be expected to read it."""
-    return any(_split(folder, split) for split in SPLITS)
+    return any(split_folder(folder, split) for split in SPLITS)
 
 
 def read(folder: Path, size: int) -> tuple[ImageSet, ImageSet]:
@@ -39,7 +39,7 @@ def read(folder: Path, size: int) -> tuple[ImageSet, ImageSet]:
     Raises:
         DataError: a split is missing, a class is not in both, or a class has no image.
     """
-    folders = {split: _split(folder, split) for split in SPLITS}
+    folders = {split: split_folder(folder, split) for split in SPLITS}
     train, test = folders["training"], folders["test"]
     if train is None or test is None:
         absent = next(split for split, found in folders.items() if found is None)
@@ -55,7 +55,8 @@ def read(folder: Path, size: int) -> tuple[ImageSet, ImageSet]:
     return _read_split(train, classes, size), _read_split(test, classes, size)
 
 
-def _split(folder: Path, split: str) -> Path | None:
+def split_folder(folder: Path, split: str) -> Path | None:
+    """The folder of a split, under any of the names in `SPLITS`; None if there is none."""
     found = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()} if folder.is_dir() else {}
     return next((found[name] for name in SPLITS[split] if name in found), None)
 

@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pooch
@@ -41,10 +42,7 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, D
 
         train, test = load_events(experiment.dataset, data)
         if (len(train), len(test)) != N_MNIST:
-            counts = f"{len(train):,} training and {len(test):,} test recordings"
-            _log.warning(
-                "%s: a part of the set, %s of %s and %s", experiment.dataset, counts, *map("{:,}".format, N_MNIST)
-            )
+            warn_of_part(experiment.dataset, len(train), len(test))
         return EventWindows(train), EventWindows(test)
     return load(experiment.dataset, data, experiment.image_size)
 
@@ -60,6 +58,13 @@ def _pooled(train: DataSet, test: DataSet) -> DataSet:
     assert isinstance(train, EventWindows)
     assert isinstance(test, EventWindows)
     return EventWindows(joined(train.recordings, test.recordings))
+
+
+@cache  # once for a process, however often it loads the set
+def warn_of_part(name: str, train: int, test: int) -> None:
+    """Log that a set has so many training and test recordings, fewer than were published."""
+    counts = f"{train:,} training and {test:,} test recordings"
+    _log.warning("%s: a part of the set, %s of %s and %s", name, counts, *map("{:,}".format, N_MNIST))
 
 
 def load(name: str, data: str | Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet]:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pooch
@@ -115,20 +116,43 @@ def load_events(
         DataError: the set is not there, a file is damaged (archive, member and byte are named), or the store cannot be
             written.
     """
-    own = Path(pooch.os_cache("stbp"))
-    folder = _folder(name, data, own)
-    paths = source.find(folder)
-    if paths is None:
-        raise DataError(
-            f"{folder}: no {NAME} in it nor in its {NAME}*/, looked for Train.zip and Test.zip, or Train/<label>/*.bin"
-            " and Test/<label>/*.bin; get them from https://www.garrickorchard.com/datasets/n-mnist"
-        )
-    stores = own / "events" if cache is None else Path(cache)
+    paths, stores = _find(name, data), _stores(cache)
     splits = [store.load(store.built(path, stores, SENSOR, torch.get_num_threads())) for path in paths]
     classes = source.classes_of(label for split in splits for label in split.classes)
     train, test = (_event_set(split, classes) for split in splits)
     _log.info("%s: %d training and %d test recordings", paths[0].parent, len(train), len(test))
     return train, test
+
+
+def verify_events(
+    name: str | Path = NAME, data: str | Path | None = None, cache: str | Path | None = None
+) -> dict[Path, Path]:
+    """Compare the stores of a set with the digests that they were built with, and with what the set's files hold now.
+
+    A store is found by the names, sizes and times of the files; this decodes all of their content again. A store that
+    is not there yet is built.
+
+    Args:
+        name, data, cache: as for `load_events`.
+
+    Returns:
+        The store of each split, by the archive or folder of the split.
+
+    Raises:
+        DataError: as `load_events`; a store is not what was built, or the files have changed since.
+    """
+    found, workers = {}, torch.get_num_threads()
+    for path in _find(name, data):
+        kept = store.built(path, _stores(cache), SENSOR, workers)
+        store.verify(kept)
+        with TemporaryDirectory(dir=kept.parent) as folder:
+            again = store.built(path, Path(folder), SENSOR, workers)
+            if store.digests(again) != store.digests(kept):
+                raise DataError(
+                    f"{path}: not the content that {kept} was built from; delete the latter if that is right"
+                )
+        found[path] = kept
+    return found
 
 
 def joined(*sets: EventSet) -> EventSet:
@@ -155,6 +179,22 @@ def joined(*sets: EventSet) -> EventSet:
             np.frombuffer(os.fsencode("\0".join(n for one in sets for n in one.names)), "u1").copy()
         ),
     )
+
+
+def _find(name: str | Path, data: str | Path | None) -> tuple[Path, Path]:
+    """Training and test split, as archives or folders."""
+    folder = _folder(name, data, Path(pooch.os_cache("stbp")))
+    paths = source.find(folder)
+    if paths is None:
+        raise DataError(
+            f"{folder}: no {NAME} in it nor in its {NAME}*/, looked for Train.zip and Test.zip, or Train/<label>/*.bin"
+            " and Test/<label>/*.bin; get them from https://www.garrickorchard.com/datasets/n-mnist"
+        )
+    return paths
+
+
+def _stores(cache: str | Path | None) -> Path:
+    return Path(pooch.os_cache("stbp")) / "events" if cache is None else Path(cache)
 
 
 def _folder(name: str | Path, data: str | Path | None, own: Path) -> Path:

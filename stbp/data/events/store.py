@@ -115,14 +115,18 @@ def verify(store: Path) -> None:
     Raises:
         DataError: an array is not what was written.
     """
+    arrays, written = load(store).arrays, digests(store)
+    for name, array in arrays.items():
+        if hashlib.sha256(array.numpy().data).hexdigest() != written.get(name):
+            raise DataError(f"{store}: {name} is not what was written; delete the file to build it again")
+
+
+def digests(store: Path) -> dict[str, str]:
+    """The SHA-256 of every array of a store, as it was built."""
     from safetensors import safe_open
 
-    arrays = load(store).arrays
-    with safe_open(store, framework="pt") as file:
-        digests = json.loads(file.metadata()["sha256"])
-    for name, array in arrays.items():
-        if hashlib.sha256(array.numpy().data).hexdigest() != digests.get(name):
-            raise DataError(f"{store}: {name} is not what was written; delete the file to build it again")
+    with safe_open(store, framework="np") as file:
+        return json.loads(file.metadata()["sha256"])
 
 
 class _Column:
