@@ -68,8 +68,8 @@ def recording(found: Recording, name: str) -> Figure:
     size = _size(found, saccades)
     height = 1.5 + 3.4 * min(1.0, max(0.5, size[1] / size[0]))  # inches, of two rows of frames with their titles
     figure = Figure(figsize=(11, height + 2.1))
-    upper, lower = figure.subfigures(2, 1, height_ratios=(height, 2.1))
-    [[frames, cloud]] = upper.subfigures(1, 2, squeeze=False, width_ratios=(1.35, 1))
+    grid = figure.add_gridspec(2, 2, height_ratios=(height, 2.1), width_ratios=(1.35, 1))
+    frames, cloud, lower = (figure.add_subfigure(grid[place]) for place in ((0, 0), (0, 1), (1, slice(None))))
     _draw_frames(frames, events, parts, clock, size)
     _draw_cloud(cloud, events, clock, size)
     _draw_rates(lower.subplots(), events, parts, clock)
