@@ -97,6 +97,18 @@ def test_fields_that_make_no_fold_are_named(fields, message):
         paper.experiment("digits-mlp").replace(**fields)
 
 
+def test_images_of_both_splits_are_pooled_with_their_labels():
+    published = load("digits")
+    _, test = for_experiment(SMALL)
+    members = (fold_of(torch.cat([part.labels for part in published]), 4) == 0).nonzero().flatten().tolist()
+    n = len(published[0])
+    assert members[0] < n <= members[-1]
+    for i, sample in enumerate(members):
+        source, at = (published[0], sample) if sample < n else (published[1], sample - n)
+        assert test.labels[i] == source.labels[at]
+        assert torch.equal(test.picture(i), source.picture(at))
+
+
 def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
     import pooch
 
