@@ -72,7 +72,7 @@ def list_(json: Json = False) -> None:
         network = e.network + (", ReLU" if e.neuron == "relu" else "")
         measured = "" if longest is None else report.accuracy(longest)
         if longest is not None and "folds" in longest:
-            measured += f"\n{report.over(longest)}"
+            measured += "\n" + report.over(longest).replace(", ", ",\n")  # a narrow column
         table.add_row(name, e.dataset, network, str(e.T), printed, measured)
     _print(table)
     _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")

@@ -13,10 +13,11 @@ import stbp
 from stbp import paper, report
 from stbp.cli import main
 from stbp.crossvalidation import FILE, crossvalidate
-from stbp.data import DataError, for_experiment, load
+from stbp.data import DataError, DataSet, for_experiment, load
 from stbp.data.folds import Part, fold_of, split
 from stbp.evaluation import evaluate
 from stbp.experiment import Experiment
+from stbp.ops.spikes import Spikes
 from stbp.progress import Silent
 
 from .data.conftest import REAL_DATA
@@ -24,13 +25,18 @@ from .data.events.sets import write_set
 
 FIELDS: dict[str, Any] = {"network": "64-20-10", "T": 3, "epochs": 2, "learning_rate": 1e-2}
 SMALL = paper.experiment("digits-mlp").replace(**FIELDS, folds=4, fold=0)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("folds")
     return folder, crossvalidate(SMALL, out=folder, report=Silent())
+
+
+def dense(samples: DataSet, ids: torch.Tensor, experiment: Experiment, epoch: int) -> torch.Tensor:
+    x = samples.window(ids, experiment, epoch, torch.device("cpu"))
+    assert isinstance(x, Spikes)
+    return x.dense()
 
 
 def plain_folds(labels: list[int], folds: int) -> list[int]:
@@ -63,14 +69,12 @@ def test_a_part_shows_the_samples_of_the_whole_under_their_own_random_numbers():
     whole, _ = load("digits")
     part = Part(whole, torch.tensor([7, 3, 900]))
     ids = torch.tensor([2, 0])
-    seen, expected = (
-        samples.window(at, SMALL, 1, CPU).dense() for samples, at in ((part, ids), (whole, part.samples[ids]))
-    )
+    seen, expected = (dense(samples, at, SMALL, 1) for samples, at in ((part, ids), (whole, part.samples[ids])))
     assert torch.equal(seen, expected)
     assert part.labels.tolist() == whole.labels[part.samples].tolist()
     assert torch.equal(part.picture(1), whole.picture(3))
     assert (len(part), part.shape, part.classes) == (3, whole.shape, whole.classes)
-    assert part.rate(SMALL) == pytest.approx(part.window(torch.arange(3), SMALL, 0, CPU).dense().mean().item())
+    assert part.rate(SMALL) == pytest.approx(dense(part, torch.arange(3), SMALL, 0).mean().item())
 
 
 def test_more_folds_than_samples_are_refused():
@@ -93,6 +97,18 @@ def test_fields_that_make_no_fold_are_named(fields, message):
         paper.experiment("digits-mlp").replace(**fields)
 
 
+def test_images_of_both_splits_are_pooled_with_their_labels():
+    published = load("digits")
+    _, test = for_experiment(SMALL)
+    members = (fold_of(torch.cat([part.labels for part in published]), 4) == 0).nonzero().flatten().tolist()
+    n = len(published[0])
+    assert members[0] < n <= members[-1]
+    for i, sample in enumerate(members):
+        source, at = (published[0], sample) if sample < n else (published[1], sample - n)
+        assert test.labels[i] == source.labels[at]
+        assert torch.equal(test.picture(i), source.picture(at))
+
+
 def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
     import pooch
 
@@ -107,7 +123,7 @@ def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
     for i, sample in enumerate(members.tolist()):
         source, at = (published[0], sample) if sample < 30 else (published[1], sample - 30)
         assert test.labels[i] == source.labels[at]
-        seen, expected = (part.window(torch.tensor([k]), e, 0, CPU).dense() for part, k in ((test, i), (source, at)))
+        seen, expected = (dense(part, torch.tensor([k]), e, 0) for part, k in ((test, i), (source, at)))
         assert torch.equal(seen, expected)
 
 
