@@ -81,7 +81,13 @@ USUAL = bytes([1, 2, 128, 0, 5])
 
 @pytest.mark.parametrize(
     "odd",
-    [USUAL + bytes([0, 240, 0, 0, 6]), USUAL + bytes([0, 255, 0, 0, 6]), USUAL + USUAL[:4], USUAL + bytes(5), bytes(1)],
+    [
+        USUAL + bytes([0, 240, 0, 0, 6]),
+        USUAL + bytes([0, 255, 0, 0, 6]),
+        USUAL + USUAL[:4],
+        USUAL + bytes([1, 2, 128, 0, 4]),
+        bytes(1),
+    ],
     ids=["marker", "off the sensor", "cut off", "time back", "one byte"],
 )
 @pytest.mark.parametrize("place", range(3))
