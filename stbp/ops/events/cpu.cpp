@@ -17,14 +17,17 @@ STBP_API int stbp_nmnist(const uint8_t* const* raws, const int64_t* lengths, int
     for (int64_t n = 0; n < N; n++) {
         const uint8_t* raw = raws[n];
         int64_t events = lengths[n] / SIZE;
-        uint32_t before = 0, odd = lengths[n] % SIZE != 0;
-        for (int64_t e = 0; e < events; e++, raw += SIZE) {
-            uint32_t word = (uint32_t)raw[1] << 24 | raw[2] << 16 | raw[3] << 8 | raw[4];
-            uint32_t time = word & LAST, row = word >> 24;
-            odd |= (row >= MARKER) | (time < before);
-            before = time;
-            t[e] = time, x[e] = raw[0], y[e] = (uint8_t)row, p[e] = word >> 23 & 1;
+        uint32_t odd = lengths[n] % SIZE != 0;
+        for (int64_t e = 0; e < events; e++) {    // apart: the loops behind fit vector units
+            const uint8_t* at = raw + SIZE * e;
+            x[e] = at[0], t[e] = (uint32_t)at[1] << 24 | at[2] << 16 | at[3] << 8 | at[4];
         }
+        for (int64_t e = 0; e < events; e++) {
+            uint32_t word = t[e];
+            odd |= word >= MARKER << 24;
+            y[e] = (uint8_t)(word >> 24), p[e] = word >> 23 & 1, t[e] = word & LAST;
+        }
+        for (int64_t e = 1; e < events; e++) odd |= t[e] < t[e - 1];
         if (odd) return 0;
         t += events, x += events, y += events, p += events;
     }
