@@ -79,15 +79,17 @@ class Bench:
                 events.frames(ids, T)
 
     def in_memory(self) -> list[Spikes]:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # parts are binned in this thread, beside those that decode
         binned = []
         for archive in self.archives:
             with source.opened(archive) as opened:
-                parts = list(store.decoded(archive, opened, SENSOR, torch.get_num_threads()))
-            for part in parts:
-                bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
-                arrays = part["t"].astype(np.uint32, copy=False), part["x"], part["y"], bits, offsets
-                t, x, y, p, bounds = map(torch.from_numpy, arrays)
-                binned.append(frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR))
+                for part in store.decoded(archive, opened, SENSOR, threads):
+                    bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
+                    arrays = part["t"].astype(np.uint32, copy=False), part["x"], part["y"], bits, offsets
+                    t, x, y, p, bounds = map(torch.from_numpy, arrays)
+                    binned.append(frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR))
+        torch.set_num_threads(threads)
         return binned
 
     def tonic(self) -> list[np.ndarray]:

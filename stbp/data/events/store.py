@@ -210,17 +210,23 @@ def _decode(
 ) -> dict[str, np.ndarray]:
     where = [f"{path}: {recording.member}" for recording in recordings]
     part = nmnist.decode_all([read(recording) for recording in recordings], where)
-    for fault, rule in (
-        ((part["x"] >= shape[1]) | (part["y"] >= shape[0]), f"lies off the sensor of {shape[1]}x{shape[0]}"),
-        (part["t"] >= 2**32, "is later than 2^32 us, 71 minutes; cut the recording into shorter ones"),
-    ):
-        if fault.any():
-            e = int(np.argmax(fault))
-            n = int(np.searchsorted(np.cumsum(part["length"]), e, side="right"))
-            t, x, y, p = (int(part[name][e]) for name in "txyp")
-            e -= int(part["length"][:n].sum())
-            raise DataError(f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, {rule}")
+    limits = {"x": shape[1], "y": shape[0], "t": 2**32}
+    if any(part[name].max(initial=0) >= limit for name, limit in limits.items()):
+        raise _beyond(part, where, shape)
     return part
+
+
+def _beyond(part: dict[str, np.ndarray], where: list[str], shape: tuple[int, int]) -> DataError:
+    """About the first event that a store cannot hold."""
+    off = (part["x"] >= shape[1]) | (part["y"] >= shape[0])
+    fault, rule = off, f"lies off the sensor of {shape[1]}x{shape[0]}"
+    if not off.any():
+        fault, rule = part["t"] >= 2**32, "is later than 2^32 us, 71 minutes; cut the recording into shorter ones"
+    e = int(np.argmax(fault))
+    n = int(np.searchsorted(np.cumsum(part["length"]), e, side="right"))
+    t, x, y, p = (int(part[name][e]) for name in "txyp")
+    e -= int(part["length"][:n].sum())
+    return DataError(f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, {rule}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Many recordings in one go against the same ones alone."""
 
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,10 +10,21 @@ from hypothesis import strategies as st
 
 from stbp.data.error import DataError
 from stbp.data.events import nmnist
+from stbp.ops import native
+from stbp.ops.events.op import columns
 
 EVENTS = st.lists(
     st.tuples(st.integers(0, 255), st.sampled_from([0, 33, 239, 240]), st.integers(0, 2**24 - 1)), max_size=6
 )
+
+
+@pytest.fixture(autouse=True, params=[*native.supported(), "off"])
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Every test runs on every instruction set, and through numpy."""
+    monkeypatch.setenv("STBP_KERNELS", request.param)
+    native._load.cache_clear()
+    yield request.param
+    native._load.cache_clear()
 
 
 def raw(events: list[tuple[int, int, int]], in_order: bool) -> bytes:
@@ -45,3 +57,41 @@ def test_time_may_run_back_between_recordings_and_not_within_one():
     for raws in ([early, late + early, late], [late + early], [b"", early, late, b"", late + early]):
         with pytest.raises(DataError, match="byte 5: time runs backwards"):
             nmnist.decode_all(raws, list("abcde")[: len(raws)])
+
+
+@given(lengths=st.lists(st.integers(0, 300), max_size=9), seed=st.integers(0, 2**32 - 1))
+def test_usual_recordings_decode_in_one_pass_as_each_alone(lengths, seed):
+    random = np.random.default_rng(seed)
+    raws = []
+    for n in lengths:
+        t, p = np.sort(random.integers(0, 2**23, n)), random.integers(0, 2, n)
+        places = zip(random.integers(0, 256, n), random.integers(0, 240, n), p << 23 | t, strict=True)
+        raws.append(b"".join(bytes([x, y]) + int(word).to_bytes(3, "big") for x, y, word in places))
+    alone = np.concatenate([nmnist.decode(b"", ""), *(nmnist.decode(content, "") for content in raws)])
+    assert (columns(raws, np.array(lengths, np.int64)) is None) == (native.isa() is None)
+    found = nmnist.decode_all(raws, [""] * len(raws))
+    assert found["length"].tolist() == lengths
+    assert {name: found[name].dtype for name in "txyp"} == {"t": np.uint32, "x": np.uint8, "y": np.uint8, "p": np.uint8}
+    for name in "txyp":
+        assert np.array_equal(found[name], alone[name])
+
+
+USUAL = bytes([1, 2, 128, 0, 5])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        USUAL + bytes([0, 240, 0, 0, 6]),
+        USUAL + bytes([0, 255, 0, 0, 6]),
+        USUAL + USUAL[:4],
+        USUAL + bytes([1, 2, 128, 0, 4]),
+        bytes(1),
+    ],
+    ids=["marker", "off the sensor", "cut off", "time back", "one byte"],
+)
+@pytest.mark.parametrize("place", range(3))
+def test_the_kernel_leaves_anything_odd_to_numpy(odd, place):
+    raws = [USUAL * 9] * 3
+    raws[place] = odd
+    assert columns(raws, np.array([len(content) // 5 for content in raws])) is None
