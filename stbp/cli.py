@@ -6,8 +6,7 @@ import json as json_format
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,10 +14,10 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import Positional
 
 from stbp import __version__, paper
-from stbp.experiment import Experiment
+from stbp.train_command import Device, crossvalidate, say, train
 
 if TYPE_CHECKING:
     from stbp.evaluation import Evaluation
@@ -29,15 +28,10 @@ if TYPE_CHECKING:
 if sys.argv[1:2] != ["bench"]:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-Device = Literal["auto", "cpu", "cuda"]
 DataFolder = Annotated[
     Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, then a download.")
 ]
 Json = Annotated[bool, tyro.conf.arg(help="Print JSON.")]
-
-
-def _print(*parts: Any) -> None:
-    Console(highlight=False, soft_wrap=True).print(*parts)
 
 
 def _print_json(content: Any) -> None:
@@ -74,111 +68,8 @@ def list_(json: Json = False) -> None:
         if longest is not None and "folds" in longest:
             measured += "\n" + report.over(longest).replace(", ", ",\n")  # a narrow column
         table.add_row(name, e.dataset, network, str(e.T), printed, measured)
-    _print(table)
-    _print("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
-
-
-@dataclass(frozen=True)
-class Train:
-    """Train an experiment. Every field of it is a flag; the defaults shown are this experiment's own."""
-
-    experiment: OmitArgPrefixes[Experiment]
-    # Folder for config, metrics, checkpoint and summary, runs/NAME-seedS by default; of a cross-validation the folder
-    # for those of its folds and their result, runs/NAME-seedS-10-folds by default.
-    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    # Folder that holds data sets; otherwise the environment variable STBP_DATA, then a download into a cache.
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    # Go on with the run in --out, bit for bit as if it had not been stopped.
-    resume: bool = False
-    # Where to compute.
-    device: Device = "auto"
-    # Threads of the processor; all of its cores by default.
-    threads: int | None = None
-
-    @property
-    def folder(self) -> Path:
-        """Of the run, where `train` makes one."""
-        e = self.experiment
-        runs = Path("runs") / f"{e.name}-seed{e.seed}"
-        return self.out or (runs if e.folds is None else Path(f"{runs}-{e.folds}-folds") / str(e.fold))
-
-
-def train(args: Sequence[str]) -> None:
-    """Train an experiment: stbp train NAME [flags]; `stbp train NAME --help` shows them all."""
-    _train(_parse("train", args, lambda command: command.folder))
-
-
-def crossvalidate(args: Sequence[str]) -> None:
-    """Train once for each fold of the data, and test on that fold: stbp crossvalidate NAME [flags]."""
-    from stbp import report
-
-    command = _parse("crossvalidate", args, lambda command: _folds_folder(command) / "0", folds=report.FOLDS, fold=0)
-    if command.experiment.fold != 0:
-        raise ValueError("stbp crossvalidate trains every fold, so fold has no effect; stbp train --fold trains one")
-    _crossvalidate(command)
-
-
-def _folds_folder(command: Train) -> Path:
-    return command.out or command.folder.parent
-
-
-def _parse(verb: str, args: Sequence[str], first_run: Callable[[Train], Path], **fields: Any) -> Train:
-    """The flags behind a name; to resume the run in the folder that `first_run` names, its fields are the defaults."""
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise ValueError(
-            f"stbp {verb} needs the name of an experiment, as in: stbp {verb} digits-mlp; stbp list shows all"
-        )
-    experiment = paper.experiment(args[0] if named else "digits-mlp").replace(**fields)
-    prog, rest = f"stbp {verb} {args[0] if named else 'NAME'}", args[1:] if named else args
-    command = tyro.cli(Train, prog=prog, args=rest, default=Train(experiment))
-    folder = first_run(command)
-    if command.resume and (folder / "config.json").exists():
-        from stbp import runs
-
-        # flags that are not given keep the value that the run was started with
-        stored = runs.read_config(folder)
-        if stored.name != command.experiment.name:
-            raise ValueError(f"{folder} holds a run of {stored.name}, not of {command.experiment.name}")
-        command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.out))
-    return command
-
-
-def _train(command: Train) -> None:
-    from stbp.train import fit
-
-    _set_threads(command.threads)
-    run = fit(command.experiment, data=command.data, out=command.folder, resume=command.resume, device=command.device)
-    _print(
-        f"test accuracy {100 * run.test_accuracy:.2f} % after epoch {run.summary['epochs']}, "
-        f"{run.summary['seconds']:.0f} s; the run is in {escape(str(command.folder))}"
-    )
-    _print(f"next: stbp eval {escape(str(command.folder))}   stbp plot all {escape(str(command.folder))}")
-
-
-def _crossvalidate(command: Train) -> None:
-    from stbp import report
-    from stbp.crossvalidation import FILE, crossvalidate
-
-    _set_threads(command.threads)
-    folder = _folds_folder(command)
-    result = crossvalidate(
-        command.experiment, data=command.data, out=folder, resume=command.resume, device=command.device
-    )
-    _print(
-        f"test accuracy {report.accuracy(result)} %, mean and standard deviation over {report.over(result)}; "
-        f"pooled {100 * result['pooled_accuracy']:.2f} %; all of it is in {escape(str(folder / FILE))}"
-    )
-
-
-def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1; got {threads}")
-    import torch
-
-    torch.set_num_threads(threads)
+    say(table)
+    say("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
 
 
 RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder of a run.")]
@@ -199,8 +90,8 @@ def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json
             }
         )
         return
-    _print(f"test accuracy {100 * evaluation.accuracy:.2f} % of {int(evaluation.confusion.sum())} samples")
-    _print(_confusion_table(evaluation))
+    say(f"test accuracy {100 * evaluation.accuracy:.2f} % of {int(evaluation.confusion.sum())} samples")
+    say(_confusion_table(evaluation))
 
 
 def _confusion_table(evaluation: "Evaluation") -> Table:
@@ -244,9 +135,9 @@ def predict(
         return
     for p in predictions:
         counts = "  ".join(f"{name}:{n}" for name, n in p.counts.items())
-        _print(f"{escape(p.file)}  [bold]{escape(p.label)}[/bold]   spikes {escape(counts)}")
+        say(f"{escape(p.file)}  [bold]{escape(p.label)}[/bold]   spikes {escape(counts)}")
         if p.remark:
-            _print(f"  {escape(p.remark)}")
+            say(f"  {escape(p.remark)}")
 
 
 Kind = Literal[
@@ -281,7 +172,7 @@ def plot(
     from stbp.figures import draw
 
     for path in draw(kind, paths, out, sample, data):
-        _print(escape(str(path)))
+        say(escape(str(path)))
 
 
 def report(
@@ -294,7 +185,7 @@ def report(
     from stbp import report as results
 
     if add:
-        _print(escape(str(results.collect(add))))
+        say(escape(str(results.collect(add))))
     if readme is not None:
         results.update_readme(readme, results.read_results(), results.read_benchmark())
     elif not add:
@@ -357,15 +248,13 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def _help() -> None:
-    _print(
-        f"[bold]stbp {__version__}[/bold]: train spiking neural networks by backpropagation through space and time\n"
-    )
+    say(f"[bold]stbp {__version__}[/bold]: train spiking neural networks by backpropagation through space and time\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, function in COMMANDS.items():
         table.add_row(f"[bold]stbp {name}[/bold]", escape((function.__doc__ or "").partition("\n")[0]))
-    _print(table)
-    _print("\nstbp COMMAND --help says more. Start with: [bold]stbp train digits-mlp[/bold]")
-    _print("--debug behind any command shows where an error came from; --version prints the version.")
+    say(table)
+    say("\nstbp COMMAND --help says more. Start with: [bold]stbp train digits-mlp[/bold]")
+    say("--debug behind any command shows where an error came from; --version prints the version.")
 
 
 def _dispatch(args: list[str]) -> None:

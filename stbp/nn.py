@@ -27,8 +27,7 @@ Init = Literal["balanced", "paper", "torch"]
 
 # What `balanced` expects of a neuron layer that it has scaled is a firing rate of 0.15 (1 - decay): one in six is over
 # the threshold, and who fired needs about 1/(1 - decay) steps to build the potential up again (measured in LOG.md).
-DRAWN = 1 << 14  # random numbers at a time
-HIDDEN_RATE = 0.15
+HIDDEN_RATE, DRAWN = 0.15, 1 << 14  # DRAWN: random numbers at a time
 
 
 class LIF(torch.nn.Module):
@@ -343,9 +342,8 @@ def _parse(notation: str) -> tuple[tuple[int, ...], list[int | tuple[str, int, i
 def _uniform(weight: Tensor, seed: int, index: int) -> Tensor:
     """Rows as many and as long as the weight's, from U[-1, 1); drawn in parts, for their integers take much memory."""
     w = torch.empty_like(weight, memory_format=torch.contiguous_format).view(-1)
-    for first in range(0, len(w), DRAWN):
-        part = w[first : first + DRAWN]
-        part.copy_(random_words(len(part), seed, WEIGHTS, index, first) * 2.0**-31 - 1)
+    for number, part in enumerate(w.split(DRAWN)):
+        part.copy_(random_words(len(part), seed, WEIGHTS, index, number * DRAWN) * 2.0**-31 - 1)
     return w.view(len(weight), -1)
 
 
@@ -384,16 +382,15 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
         if not isinstance(module, Linear | Conv2d):
             continue
         w = _uniform(module.weight, seed, index)
-        inputs = w.shape[1]
         if init == "paper":
             w /= w.norm(dim=1, keepdim=True)
         elif init == "torch":
-            w /= math.sqrt(inputs)
+            w /= math.sqrt(w.shape[1])
         else:
             neuron = next((m for m in list(net)[index:] if isinstance(m, LIF)), LIF())
             decay = neuron.gate.keep0 if isinstance(neuron.gate, Gate) else neuron.decay
             noise = rate * (1 - rate) / (1 - decay**2) + (rate / (1 - decay)) ** 2
-            w *= neuron.threshold * math.sqrt(3 / (inputs * noise))  # U[-1, 1) has variance 1/3
+            w *= neuron.threshold * math.sqrt(3 / (w.shape[1] * noise))  # U[-1, 1) has variance 1/3
             if index == last and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
                 w *= 0.25
             rate = HIDDEN_RATE * (1 - decay)

@@ -10,7 +10,7 @@ import torch
 import tyro
 
 import stbp
-from stbp import cli, paper
+from stbp import paper, train_command
 
 ROOT = Path(stbp.__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def test_every_train_command_is_understood(line):
     name, *flags = shlex.split(line.split("  ")[0].split(": ")[0].removesuffix(" --help"))
     if name != "NAME":
         flags = ["0" if flag == "S" else flag for flag in flags]
-        tyro.cli(cli.Train, args=flags, default=cli.Train(paper.experiment(name)))
+        tyro.cli(train_command.Train, args=flags, default=train_command.Train(paper.experiment(name)))
 
 
 def test_every_path_it_names_exists():

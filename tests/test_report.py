@@ -7,9 +7,9 @@ import tyro
 
 import stbp
 from stbp import paper, report
-from stbp.cli import Train
 from stbp.experiment import Experiment
 from stbp.progress import Silent
+from stbp.train_command import Train
 
 ROOT = Path(stbp.__file__).parent.parent
 SMALL = dataclasses.replace(paper.experiment("digits-mlp"), network="64-10", T=2, epochs=1)

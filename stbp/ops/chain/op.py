@@ -72,9 +72,10 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
     return [Stage._make(layout[i : i + n]) for i in range(0, len(layout), n)]
 
 
-def _sizes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> list[tuple[Any, ...]]:
+def _sizes(stages: list[Stage], T: Any, B: Any, save: bool) -> list[tuple[Any, ...]]:
     """Bytes that each stage leaves behind: potentials of maps inside a window, others, spikes, which are inside.
 
+    T and B are numbers, symbolic ones under torch.compile.
     With the rectangle only the potentials inside its window are written, except of the last stage (window.h): what the
     others would have taken is asked for, but never touched.
     """
@@ -93,7 +94,7 @@ def _sizes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, sa
     return sizes
 
 
-def _saved_bytes(stages: list[Stage], T: int | torch.SymInt, B: int | torch.SymInt, save: bool) -> tuple[Any, Any]:
+def _saved_bytes(stages: list[Stage], T: Any, B: Any, save: bool) -> tuple[Any, Any]:
     """Bytes of the two tensors that are saved; what is large is one of them, which the allocator keeps more easily."""
     sizes = _sizes(stages, T, B, save)
     return sum(size[0] for size in sizes), sum(sum(size[1:]) for size in sizes)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import cli, plot, report
+from stbp import plot, report
 from stbp.data import DataError, DataSet, for_experiment
 from stbp.data.events.nmnist import encode
 from stbp.data.events.record import empty
@@ -21,6 +21,7 @@ from stbp.ops.frames.options import Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
 from stbp.predict import predict_files
 from stbp.progress import Silent
+from stbp.train_command import Train
 
 from ..conftest import REAL_DATA
 
@@ -200,7 +201,7 @@ def test_the_command_of_a_result_says_yes_and_no_as_the_command_line_does():
     assert report.command(e) == "stbp train nmnist-mlp --stabilize --data DIR"
     import tyro
 
-    parsed = tyro.cli(cli.Train, args=["--stabilize"], default=cli.Train(stbp.experiments()["nmnist-mlp"]))
+    parsed = tyro.cli(Train, args=["--stabilize"], default=Train(stbp.experiments()["nmnist-mlp"]))
     assert parsed.experiment == e
 
 
