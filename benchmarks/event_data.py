@@ -21,7 +21,6 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import os
 import statistics
 import sys
 import tempfile
@@ -181,7 +180,6 @@ def main() -> None:
         seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in subjects}
         for _ in range(given.rounds):
             for name, action in subjects.items():
-                os.sync()  # files that the one before wrote are not written while this one is timed
                 seconds[name].append(clock(action))
         result = summary(bench, seconds)
     print(json.dumps(result, indent=2))
