@@ -179,6 +179,7 @@ def interrupted(file):
     os.kill(os.getpid(), signal.SIGINT)
     whole(file)
 os.fsync = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.argv = ["stbp", "plot", "events", "a.bin"]
 sys.exit(cli.main())
 """
