@@ -1,5 +1,6 @@
 """What training, evaluation and plots ask of a data set, whatever its samples are."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
+
+RATE_SAMPLES, RATE_BATCH = 1000, 100
 
 
 @runtime_checkable
@@ -50,3 +53,12 @@ class DataSet(Protocol):
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
         """One sample as a person would look at it, 0 (dark) to 255 (bright)."""
         ...
+
+
+def mean_input(n: int, window: Callable[[Int64[Tensor, " B"]], Tensor | Spikes]) -> float:
+    """Mean value of what `window` gives for up to 1,000 of n samples, spread evenly over them; 0 for none."""
+    total, most = 0.0, min(n, RATE_SAMPLES)
+    for part in (torch.arange(most) * n // max(1, most)).split(RATE_BATCH):
+        x = window(part)
+        total += len(part) * (x.density() if isinstance(x, Spikes) else x.double().mean().item())
+    return total / max(1, most)

@@ -11,12 +11,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from stbp.data.dataset import DataSet
+from stbp.data.dataset import DataSet, mean_input
 from stbp.data.error import DataError
 from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
-
-RATE_SAMPLES, RATE_BATCH = 1000, 100
 
 
 def fold_of(labels: Int64[Tensor, " N"], folds: int) -> Int64[Tensor, " N"]:
@@ -69,12 +67,8 @@ class Part:
 
     def rate(self, experiment: Experiment) -> float:
         """Mean value of the input of up to 1,000 of these samples, spread evenly, at most 1."""
-        n = min(len(self), RATE_SAMPLES)
-        total = 0.0
-        for part in (torch.arange(n) * len(self) // max(1, n)).split(RATE_BATCH):
-            x = self.window(part, experiment, 0, torch.device("cpu"))
-            total += len(part) * (x.density() if isinstance(x, Spikes) else x.double().mean().item())
-        return min(1.0, total / max(1, n))
+        cpu = torch.device("cpu")
+        return min(1.0, mean_input(len(self), lambda ids: self.window(ids, experiment, 0, cpu)))
 
     def window(
         self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,24 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stbp.ops import native, paths
+from stbp.ops import paths
 from stbp.ops.encode.reference import philox
 from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import SACCADE_US, Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
+
+from ..isas import isa as isa
 
 H, W = 34, 34
 LENGTHS = (500, 0, 1, 37, 900)
 Packed = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-@pytest.fixture(autouse=True, params=[*native.supported(), "off"])
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Every test runs on every instruction set, and through the reference."""
-    monkeypatch.setenv("STBP_KERNELS", request.param)
-    native._load.cache_clear()
-    yield request.param
-    native._load.cache_clear()
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def recordings(lengths=LENGTHS, last: int = 340_000, seed: int = 0, sensor: int = 34) -> list[np.ndarray]:

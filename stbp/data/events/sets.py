@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8, UInt32
 from torch import Tensor
 
+from stbp.data.dataset import mean_input
 from stbp.data.error import DataError
 from stbp.data.events import source, store
 from stbp.data.events.record import empty
@@ -23,7 +24,6 @@ from stbp.ops.spikes import Spikes
 
 NAME = "n-mnist"
 SENSOR = (34, 34)
-RATE_SAMPLES, RATE_BATCH = 1000, 100
 
 _log = logging.getLogger(__name__)
 
@@ -89,13 +89,7 @@ class EventSet:
 
     def rate(self, T: int, options: FrameOptions | None = None) -> float:
         """The mean value of the frames of up to 1,000 recordings spread evenly over the set; 0 for an empty one."""
-        n = min(len(self), RATE_SAMPLES)
-        ids = torch.arange(n) * len(self) // max(1, n)
-        total = 0.0
-        for part in ids.split(RATE_BATCH):
-            found = self.frames(part, T, options)
-            total += len(part) * (found.density() if isinstance(found, Spikes) else found.double().mean().item())
-        return total / max(1, n)
+        return mean_input(len(self), lambda ids: self.frames(ids, T, options))
 
 
 def load_events(

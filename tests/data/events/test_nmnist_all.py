@@ -1,7 +1,6 @@
 """Many recordings in one go against the same ones alone."""
 
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,18 +12,14 @@ from stbp.data.events import nmnist
 from stbp.ops import native
 from stbp.ops.events.op import columns
 
+from ...isas import isa as isa
+
 EVENTS = st.lists(
     st.tuples(st.integers(0, 255), st.sampled_from([0, 33, 239, 240]), st.integers(0, 2**24 - 1)), max_size=6
 )
 
 
-@pytest.fixture(autouse=True, params=[*native.supported(), "off"])
-def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Every test runs on every instruction set, and through numpy."""
-    monkeypatch.setenv("STBP_KERNELS", request.param)
-    native._load.cache_clear()
-    yield request.param
-    native._load.cache_clear()
+pytestmark = pytest.mark.usefixtures("isa")
 
 
 def raw(events: list[tuple[int, int, int]], in_order: bool) -> bytes:

@@ -61,7 +61,7 @@ def test_rate_is_the_mean_of_the_frames(sets: tuple[EventSet, EventSet]):
 
 
 def test_rate_looks_at_no_more_than_a_thousand_spread_over_the_set(sets, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("stbp.data.events.sets.RATE_SAMPLES", 10)
+    monkeypatch.setattr("stbp.data.dataset.RATE_SAMPLES", 10)
     frames = sets[0].frames(torch.arange(0, 150, 15), 30)
     assert sets[0].rate(30) == pytest.approx(frames.density(), rel=1e-12)
 
