@@ -27,6 +27,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -80,17 +81,12 @@ class Bench:
 
     def in_memory(self) -> list[Spikes]:
         threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # parts are binned in this thread, beside those that decode
-        binned = []
-        for archive in self.archives:
-            with source.opened(archive) as opened:
-                for part in store.decoded(archive, opened, SENSOR, threads):
-                    bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
-                    arrays = part["t"].astype(np.uint32, copy=False), part["x"], part["y"], bits, offsets
-                    t, x, y, p, bounds = map(torch.from_numpy, arrays)
-                    binned.append(frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR))
+        torch.set_num_threads(1)  # each thread that decodes bins what it has decoded
+        with ExitStack() as files:
+            splits = [(path, files.enter_context(source.opened(path))) for path in self.archives]
+            found = list(store.decoded(splits, SENSOR, threads, binned))
         torch.set_num_threads(threads)
-        return binned
+        return found
 
     def tonic(self) -> list[np.ndarray]:
         from tonic.datasets import NMNIST
@@ -119,6 +115,13 @@ class Bench:
             frames = NMNIST(str(root), train, "frame", frames_number=T, split_by="time")
             for index in range(len(frames)):
                 frames[index]
+
+
+def binned(part: store.Columns) -> Spikes:
+    """The frames of some recordings that `store.decoded` gave."""
+    bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
+    t, x, y, p, bounds = map(torch.from_numpy, (part["t"], part["x"], part["y"], bits, offsets))
+    return frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR)
 
 
 def check(bench: Bench) -> None:

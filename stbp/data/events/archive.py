@@ -29,15 +29,20 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise DataError(f"{path}: not a whole zip file ({error}); use an undamaged copy") from error
     with archive:
         for info in archive.infolist():
-            folders = parts(info.filename.replace("\\", "/"))
-            drive = folders[0].endswith(":") if folders else False
-            if drive or ".." in folders or info.filename.startswith(("/", "\\")):
+            if _climbs(info.filename):
                 raise DataError(
                     f"{path}: byte {info.header_offset:,}: member {info.filename!r} climbs out of the folder"
                 )
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise DataError(f"{path}: byte {info.header_offset:,}: member {info.filename!r} is a link")
         yield archive
+
+
+def _climbs(name: str) -> bool:
+    if not name.startswith(("/", "\\")) and ".." not in name and ":" not in name:
+        return False  # nearly all names, at a tenth of the time
+    folders = parts(name.replace("\\", "/"))
+    return name.startswith(("/", "\\")) or ".." in folders or (bool(folders) and folders[0].endswith(":"))
 
 
 def names(archive: zipfile.ZipFile) -> list[str]:

@@ -7,7 +7,7 @@ https://www.garrickorchard.com/datasets/n-mnist, and G. Orchard, A. Jayawant, G.
 Image Datasets to Spiking Neuromorphic Datasets Using Saccades, Frontiers in Neuroscience 9:437, 2015.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -22,13 +22,13 @@ STEP = 1 << 13
 LAST = (1 << 23) - 1
 """The latest time that fits into an event without a marker before it, in microseconds."""
 LONGEST = 1 << 32
-"""Times that `encode` refuses, 71 minutes: each 8 ms past `LAST` cost a marker of five bytes."""
+"""Times, 71 minutes, that `encode` refuses (each 8 ms past `LAST` cost a marker) and that columns cannot hold."""
 
 # y once more in the upper byte of the word that holds polarity and time: numpy has no integer of three bytes
 _FILE = np.dtype({"names": ["x", "y", "word"], "formats": ["u1", "u1", ">u4"], "offsets": [0, 1, 1], "itemsize": SIZE})
 
 
-def decode(raw: bytes | memoryview, where: str, repairs: Repairs | None = None) -> np.ndarray:
+def decode(raw: bytes | bytearray | memoryview, where: str, repairs: Repairs | None = None) -> np.ndarray:
     """The events of an N-MNIST recording.
 
     Args:
@@ -64,41 +64,44 @@ def decode(raw: bytes | memoryview, where: str, repairs: Repairs | None = None) 
     return in_order(events, where, lambda i: SIZE * (i if place is None else int(place[i])), repairs)
 
 
-def decode_all(raws: Sequence[bytes], where: Sequence[str]) -> dict[str, np.ndarray]:
-    """The events of several recordings, one behind the other, as columns: `t` (uint32 or int64), `x`, `y`, `p` (uint8).
+def decode_all(raws: Iterable[bytes | bytearray], sizes: Sequence[int], where: Sequence[str]) -> dict[str, np.ndarray]:
+    """The events of several recordings, one behind the other, as columns: `t` (uint32), `x`, `y`, `p` (uint8).
 
     The same events as from `decode`, without repairs, in a tenth of the time: recordings without markers and faults are
-    read in one go, by a compiled kernel where there is one.
+    read by a compiled kernel where there is one.
 
     Args:
-        raws: the content of `.bin` files.
+        raws: the content of `.bin` files; each is asked for when the one before it has been decoded and forgotten.
+        sizes: the number of bytes of each.
         where: the files, for the message.
 
     Returns:
         the columns, and in `length` the number of events of each recording.
 
     Raises:
-        DataError: as `decode`.
+        DataError: as `decode`; an event is later than 2^32 us; a recording is longer than `sizes` says.
     """
-    from stbp.ops.events.op import columns  # torch, which reading a file does not need
+    from stbp.ops.events.op import writer  # torch, which reading a file does not need
 
-    length = np.array([len(raw) // SIZE for raw in raws], np.int64)
-    usual = columns(raws, length)
-    if usual is not None:
-        return {**usual, "length": length}
-    if not any(len(raw) % SIZE for raw in raws):
-        content = b"".join(raws)
-        t = np.frombuffer(content, _FILE)["word"].astype(np.uint32)
-        t &= LAST
-        octets = np.frombuffer(content, np.uint8).reshape(-1, SIZE).T
-        x, y, p = octets[0].copy(), octets[1].copy(), octets[2] >> 7
-        back = np.flatnonzero(t[1:] < t[:-1]) + 1
-        if y.max(initial=0) < OVERFLOW and np.isin(back, np.cumsum(length)).all():
-            return {"t": t, "x": x, "y": y, "p": p, "length": length}
-    found = [decode(raw, name) for raw, name in zip(raws, where, strict=True)]
-    events = np.concatenate([empty(0), *found])
-    rest = {name: events[name].astype(np.uint8) for name in "xyp"}
-    return {"t": events["t"], **rest, "length": np.array([len(one) for one in found], np.int64)}
+    room = sum(size // SIZE for size in sizes)
+    found = {name: np.empty(room, np.uint32 if name == "t" else np.uint8) for name in "txyp"}
+    write, ends = writer(found), [0]
+    for raw, size, name in zip(raws, sizes, where, strict=True):
+        if len(raw) > size:
+            raise DataError(f"{name}: {len(raw):,} bytes where {size:,} were found before; start again")
+        if write(raw, ends[-1]):
+            ends.append(ends[-1] + len(raw) // SIZE)
+            continue
+        events = decode(raw, name)
+        if (events["t"] >= LONGEST).any():
+            e = int(np.argmax(events["t"] >= LONGEST))
+            raise DataError(
+                f"{name}: event {e:,}, t = {events['t'][e]}, is later than 2^32 us, 71 minutes; cut the recording"
+            )
+        ends.append(ends[-1] + len(events))
+        for column in "txyp":
+            found[column][ends[-2] : ends[-1]] = events[column]
+    return {**{name: values[: ends[-1]] for name, values in found.items()}, "length": np.diff(ends)}
 
 
 def encode(events: np.ndarray) -> bytes:

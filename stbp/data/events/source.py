@@ -10,15 +10,18 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from isal import isal_zlib
+import deflate
 
 from stbp.data.error import DataError
 from stbp.data.events import archive
 
 ENDING = ".bin"
+DEFLATE_RATIO = 1032
+"""Bytes that one deflated byte can stand for, at most: zlib's technical details, https://zlib.net/zlib_tech.html."""
 _FOLDER_NAME = re.compile(r"n-?mnist.*", re.IGNORECASE)
 
 
@@ -37,8 +40,9 @@ class Source(NamedTuple):
     recordings: list[Recording]
     # Files that are no recordings.
     left_out: list[str]
-    # The content of a recording; several threads may call it.
-    read: Callable[[Recording], bytes]
+    # The content of a recording, and its number of bytes; several threads may call them.
+    read: Callable[[Recording], bytes | bytearray]
+    size: Callable[[Recording], int]
 
 
 def find(folder: Path) -> tuple[Path, Path] | None:
@@ -82,18 +86,22 @@ def opened(path: Path) -> Iterator[Source]:
     """
     if path.is_dir():
         recordings, left_out = _in_tree(path)
-        yield _checked(path, Source(recordings, left_out, lambda recording: _read_file(path / recording.member)))
+        yield _checked(path, Source(recordings, left_out, partial(_read_file, path), partial(_file_size, path)))
         return
     with archive.opened(path) as file, path.open("rb") as raw:
         infos = {info.filename: info for info in file.infolist()}
         recordings, left_out = _in_archive(file)
-        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
 
-            def read(recording: Recording) -> bytes:
+            def read(recording: Recording) -> bytes | bytearray:
                 found = _unpacked(content, infos[recording.member])
                 return archive.read(file, recording.member) if found is None else found
 
-            yield _checked(path, Source(recordings, left_out, read))
+            def size(recording: Recording) -> int:
+                info = infos[recording.member]
+                return min(info.file_size, DEFLATE_RATIO * info.compress_size)  # a lie costs no memory
+
+            yield _checked(path, Source(recordings, left_out, read, size))
 
 
 def classes_of(labels: Iterable[str]) -> tuple[str, ...]:
@@ -159,7 +167,7 @@ def _checked(path: Path, source: Source) -> Source:
     return source
 
 
-def _unpacked(content: mmap.mmap, info: zipfile.ZipInfo) -> bytes | None:
+def _unpacked(content: memoryview, info: zipfile.ZipInfo) -> bytes | bytearray | None:
     """A member's content, or None where anything is not as usual: `archive.read` says what.
 
     zipfile takes half as long again for members this small, holding the interpreter's lock all the time.
@@ -169,17 +177,28 @@ def _unpacked(content: mmap.mmap, info: zipfile.ZipInfo) -> bytes | None:
     try:
         name, extra = struct.unpack_from("<HH", content, info.header_offset + 26)
         begin = info.header_offset + 30 + name + extra
-        found = content[begin : begin + info.compress_size]
+        packed = content[begin : begin + info.compress_size]
         if info.compress_type == zipfile.ZIP_DEFLATED:
-            found = isal_zlib.decompressobj(-isal_zlib.MAX_WBITS).decompress(found, info.file_size + 1)
-    except (struct.error, isal_zlib.error):  # pyright: ignore[reportGeneralTypeIssues] a class, not what its stub says
+            found = deflate.deflate_decompress(packed, info.file_size)
+        else:
+            found = bytes(packed)
+    except (struct.error, deflate.DeflateError):
         return None
-    whole = len(found) == info.file_size and isal_zlib.crc32(found) == info.CRC
+    whole = len(found) == info.file_size and deflate.crc32(found) == info.CRC
     return found if whole and info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else None
 
 
-def _read_file(path: Path) -> bytes:
+def _read_file(folder: Path, recording: Recording) -> bytes:
+    path = folder / recording.member
     try:
         return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+
+
+def _file_size(folder: Path, recording: Recording) -> int:
+    path = folder / recording.member
+    try:
+        return path.stat().st_size
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error

@@ -24,11 +24,11 @@ import shutil
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import filelock
 import numpy as np
@@ -47,6 +47,8 @@ PART = 64
 
 _TYPES = {"offsets": "<i8", "labels": "<i8", "t": "<u4", "x": "u1", "y": "u1", "p": "u1", "names": "u1"}
 _NAMES = {"<i8": "I64", "<u4": "U32", "u1": "U8"}  # of the types in safetensors
+Columns = dict[str, np.ndarray]
+R = TypeVar("R")
 _log = logging.getLogger(__name__)
 
 
@@ -172,7 +174,7 @@ def _build(path: Path, source: Source, store: Path, key: str, shape: tuple[int, 
         names = "\0".join(f"{recording.label}/{recording.name}" for recording in recordings)
         columns["names"].append(np.frombuffer(os.fsencode(names), np.uint8))
         lengths, bits = [np.zeros(1, np.int64)], np.empty(0, np.uint8)
-        for part in decoded(path, source, shape, workers):
+        for part in decoded([(path, source)], shape, workers, lambda part: part):
             for name in "txy":
                 columns[name].append(part[name])
             lengths.append(part["length"])
@@ -188,45 +190,50 @@ def _build(path: Path, source: Source, store: Path, key: str, shape: tuple[int, 
         _write(store, columns, {"key": key, "classes": json.dumps(classes)})
 
 
-def decoded(path: Path, source: Source, shape: tuple[int, int], workers: int) -> Iterator[dict[str, np.ndarray]]:
-    """All recordings of a split in order, some at a time, read and decoded side by side: as `nmnist.decode_all`.
+def decoded(
+    splits: Iterable[tuple[Path, Source]], shape: tuple[int, int], workers: int, then: Callable[[Columns], R]
+) -> Iterator[R]:
+    """All recordings of splits in order, some at a time, read and decoded side by side.
+
+    Args:
+        splits: their paths, and what `source.opened` gives for them.
+        shape: height and width of the sensor.
+        workers: threads.
+        then: what each thread does with the events of some recordings, as `nmnist.decode_all` gives them; its results
+            come back.
 
     Raises:
         DataError: a recording is damaged, or has an event off the sensor or later than 2^32 us.
     """
-    parts = [source.recordings[i : i + PART] for i in range(0, len(source.recordings), PART)]
     with ThreadPoolExecutor(workers) as pool:
-        pending = deque[Future[dict[str, np.ndarray]]]()
-        for part in parts:
-            pending.append(pool.submit(_decode, part, path, source.read, shape))
-            if len(pending) > 2 * workers:  # ahead of who takes them, but not by all there is
-                yield pending.popleft().result()
+        pending = deque[Future[R]]()
+        for path, source in splits:
+            for i in range(0, len(source.recordings), PART):
+                part = source.recordings[i : i + PART]
+                pending.append(pool.submit(lambda *about: then(_decode(*about)), part, path, source, shape))
+                if len(pending) > 2 * workers:  # ahead of who takes them, but not by all there is
+                    yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
 
 
-def _decode(
-    recordings: list[Recording], path: Path, read: Callable[[Recording], bytes], shape: tuple[int, int]
-) -> dict[str, np.ndarray]:
+def _decode(recordings: list[Recording], path: Path, source: Source, shape: tuple[int, int]) -> Columns:
     where = [f"{path}: {recording.member}" for recording in recordings]
-    part = nmnist.decode_all([read(recording) for recording in recordings], where)
-    limits = {"x": shape[1], "y": shape[0], "t": 2**32}
-    if any(part[name].max(initial=0) >= limit for name, limit in limits.items()):
+    part = nmnist.decode_all(map(source.read, recordings), list(map(source.size, recordings)), where)
+    if part["x"].max(initial=0) >= shape[1] or part["y"].max(initial=0) >= shape[0]:
         raise _beyond(part, where, shape)
     return part
 
 
-def _beyond(part: dict[str, np.ndarray], where: list[str], shape: tuple[int, int]) -> DataError:
-    """About the first event that a store cannot hold."""
-    off = (part["x"] >= shape[1]) | (part["y"] >= shape[0])
-    fault, rule = off, f"lies off the sensor of {shape[1]}x{shape[0]}"
-    if not off.any():
-        fault, rule = part["t"] >= 2**32, "is later than 2^32 us, 71 minutes; cut the recording into shorter ones"
-    e = int(np.argmax(fault))
+def _beyond(part: Columns, where: list[str], shape: tuple[int, int]) -> DataError:
+    """About the first event that is off the sensor."""
+    e = int(np.argmax((part["x"] >= shape[1]) | (part["y"] >= shape[0])))
     n = int(np.searchsorted(np.cumsum(part["length"]), e, side="right"))
     t, x, y, p = (int(part[name][e]) for name in "txyp")
     e -= int(part["length"][:n].sum())
-    return DataError(f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, {rule}")
+    return DataError(
+        f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, lies off the sensor of {shape[1]}x{shape[0]}"
+    )
 
 
 @contextmanager

@@ -1,28 +1,40 @@
-"""`columns`: the events of N-MNIST recordings, by the kernel alone; `stbp.data.events.nmnist` is its definition."""
+"""`writer`: the events of N-MNIST recordings, by the kernel alone; `stbp.data.events.nmnist` is its definition."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from stbp.ops import native, paths
 
+SIZE = 5  # bytes of an event
 
-def columns(raws: Sequence[bytes], length: np.ndarray) -> dict[str, np.ndarray] | None:
-    """The events of several recordings, one behind the other.
+# Called with the interpreter's lock: to let go of it and take it again would cost as much as a recording.
+_KERNEL = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, *[ctypes.c_int64] * 2, *[ctypes.c_void_p] * 4)
+
+
+def writer(columns: Mapping[str, np.ndarray]) -> Callable[[bytes | bytearray, int], bool]:
+    """A function that writes the events of a recording into columns.
 
     Args:
-        raws: the content of N `.bin` files.
-        length: `[N]`, int64, the number of whole events of each.
+        columns: `t` (uint32, microseconds), `x`, `y`, `p` (uint8), each contiguous.
 
     Returns:
-        `t` (uint32, microseconds), `x`, `y`, `p` (uint8), each `[E]`; None where there are no kernels, or a recording
-        has an overflow marker or a fault, which is not said here.
+        `write(raw, first)`: the content of a `.bin` file, and the element at which its first event goes; ValueError
+        where the columns have no room for it. False where there are no kernels, or the recording has an overflow
+        marker or a fault, which is not said here.
     """
-    if not paths.compiled():
-        return None
-    found = {name: np.empty(length.sum(), np.uint32 if name == "t" else np.uint8) for name in "txyp"}
-    contents = (ctypes.c_char_p * len(raws))(*raws)
-    sizes = (ctypes.c_int64 * len(raws))(*map(len, raws))
-    places = (ctypes.c_void_p(column.ctypes.data) for column in found.values())
-    return found if native.call("stbp_nmnist", contents, sizes, ctypes.c_int64(len(raws)), *places) else None
+    library = native.kernels() if paths.compiled() else None
+    if library is None:
+        return lambda raw, first: False
+    kernel = _KERNEL(("stbp_nmnist", library))
+    places = [columns[name].ctypes.data for name in "txyp"]
+
+    def write(raw: bytes | bytearray, first: int) -> bool:
+        if not 0 <= first <= len(columns["t"]) - len(raw) // SIZE:
+            raise ValueError(
+                f"{len(raw) // SIZE} events from element {first} on do not fit {len(columns['t'])} elements"
+            )
+        return bool(kernel(np.frombuffer(raw, np.uint8).ctypes.data, len(raw), first, *places))
+
+    return write
