@@ -17,11 +17,11 @@ def output_and_hidden_rate(net: nn.Network, x: Tensor | Spikes) -> tuple[Float[T
         net: what `nn.build` made, with a hidden layer of neurons.
         x: input `[T, B, ...]`.
     """
-    x = nn.Flatten()(x) if net.flatten_input else x
+    passed = nn.Flatten()(x) if net.flatten_input else x
     spikes: list[Tensor] = []
     for module in net:
-        x = module(x)
+        passed = module(passed)
         if isinstance(module, nn.LIF):
-            spikes.append(x)
+            spikes.append(passed)
     *hidden, o = spikes
     return o, torch.stack([layer.sum() for layer in hidden]).sum() / sum(layer.numel() for layer in hidden)

@@ -211,8 +211,8 @@ class _Training:
         """Take the weights after step `step`, from 1, into the mean: sum_s d^(step-s) w_s / sum_s d^(step-s)."""
         decay = self.experiment.average
         if decay is not None:
-            mean, weights = list(self.kept.parameters()), list(self.net.parameters())
-            torch._foreach_lerp_(mean, weights, (1 - decay) / (1 - decay**step))
+            for mean, weight in zip(self.kept.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weight, (1 - decay) / (1 - decay**step))
 
     def _account(self, pending: list[Tensor]) -> None:
         """Add the steps since the last look to the epoch's sums, and stop if one of their numbers is not finite."""
