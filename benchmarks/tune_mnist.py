@@ -25,12 +25,12 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
     "mnist-mlp-400-tuned": (
         MNIST,
         (
-            {},
-            {"average": 0.999},
-            {"average": 0.999, "drop": 0.3},
+            {"average": 0.999, "T": 10},
+            {"average": 0.999, "T": 10, "drop": 0.3},
+            {"average": 0.999, "T": 10, "drop": 0.3, "threshold": 0.3},
+            {"average": 0.999, "T": 20, "drop": 0.3},
+            {"average": 0.999, "T": 10, "drop": 0.3, "loss": "cross_entropy"},
             {"T": 10},
-            {"T": 10, "average": 0.999},
-            {"T": 10, "average": 0.999, "drop": 0.3},
         ),
     ),
 }
