@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
-SPIKING = ("decay", "threshold", "surrogate", "width", "gate")  # fields that only spiking neurons read
+SPIKING = ("decay", "threshold", "surrogate", "width", "gate", "rate_penalty")  # fields that only spiking neurons read
 TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch"}  # what a network without spikes needs
-FRAMES = ("counts", "first_saccade", "stabilize", "shift", "drop", "jitter_ms")  # fields that only recordings read
+FRAMES = ("counts", "first_saccade", "stabilize", "jitter_ms")  # fields that only recordings read
+PICTURES = ("encoding", "elastic")  # fields that only images read
 RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
 SCALED = ("pedestrian", "folder")  # data sets of image files of any size
 
@@ -39,8 +40,16 @@ class Experiment:
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
     # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
-    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
+    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate, rate_penalty) have no effect.
     neuron: Literal["lif", "relu"] = "lif"
+    # In training, move each sample by up to this many whole pixels along x and along y; zeros come in from outside.
+    shift: int = 0
+    # In training, distort each image elastically: standard deviation in pixels of the displacements, which vary
+    # smoothly over some 4 pixels (Simard et al., 2003, used 1.4).
+    elastic: float = 0.0
+    # In training, drop with this probability each pixel of an image, for the whole window, or each event of a
+    # recording. What stays is not made stronger: a pixel cannot fire more often than in every step.
+    drop: float = 0.0
     # Milliseconds of a recording in one time step, with n-mnist only, as all of the next fields.
     step_ms: float | None = None
     # How many events a pixel had in the step is its input, instead of whether it had one.
@@ -49,10 +58,6 @@ class Experiment:
     first_saccade: bool = False
     # Move the events against the camera's path, so that the digit stands still.
     stabilize: bool = False
-    # In training, move each recording by up to this many pixels along x and along y.
-    shift: int = 0
-    # In training, drop each event with this probability.
-    drop: float = 0.0
     # In training, change the time of each event by a random amount of this standard deviation, in milliseconds.
     jitter_ms: float = 0.0
     # The paper's tau: what remains of the potential after one step without a spike, in [0, 1).
@@ -81,6 +86,12 @@ class Experiment:
     step_epochs: int | None = None
     # What a step multiplies the learning rate by, with schedule step only.
     step_factor: float | None = None
+    # Weights that are evaluated and kept: the mean of those after each step so far, where a step counts this many times
+    # as much as the one after it; those of the last step alone where None.
+    average: float | None = None
+    # Weight in the loss of the hidden layers' mean firing rate, in spikes per neuron and step. It takes the layers one
+    # by one, not fused.
+    rate_penalty: float = 0.0
     # Training samples in a batch.
     batch_size: int = 100
     # Passes over the training samples.
@@ -105,6 +116,7 @@ class Experiment:
             "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
             "step_ms": (self.step_ms is None or 0.001 <= self.step_ms <= 1e6, "in [0.001, 1e6]"),
             "shift": (0 <= self.shift < 256, "a number of pixels in 0..255"),
+            "elastic": (0 <= self.elastic <= 100, "in [0, 100], a number of pixels"),
             "drop": (0 <= self.drop <= 1, "in [0, 1], a probability"),
             "jitter_ms": (0 <= self.jitter_ms <= 1e6, "in [0, 1e6]"),
             "decay": (0 <= self.decay < 1, "in [0, 1)"),
@@ -114,6 +126,8 @@ class Experiment:
             "momentum": (self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)"),
             "step_epochs": (self.step_epochs is None or self.step_epochs >= 1, "at least 1"),
             "step_factor": (self.step_factor is None or 0 < self.step_factor <= 1, "in (0, 1]"),
+            "average": (self.average is None or 0 < self.average < 1, "in (0, 1)"),
+            "rate_penalty": (0 <= self.rate_penalty < math.inf, "0 or more"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "epochs": (self.epochs >= 1, "at least 1"),
             "seed": (0 <= self.seed < 2**32, "in [0, 2^32)"),
@@ -155,7 +169,7 @@ class Experiment:
                 f"step_ms goes together with dataset {' or '.join(RECORDED)}; got step_ms {self.step_ms}, "
                 f"dataset {self.dataset}"
             )
-        unused = ("encoding",) if self.step_ms is not None else FRAMES
+        unused = PICTURES if self.step_ms is not None else FRAMES
         for field in dataclasses.fields(self):
             if field.name in unused and getattr(self, field.name) != field.default:
                 raise ValueError(

@@ -113,7 +113,7 @@ def read(folder: Path) -> tuple[Experiment, Checkpoint, dict[str, Any]]:
 
 
 def part(saved: Checkpoint, name: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that belong to `network` or `optimizer`, without that prefix."""
+    """The tensors of a checkpoint that belong to `network`, `live` or `optimizer`, without that prefix."""
     return {k.removeprefix(f"{name}."): v for k, v in saved.tensors.items() if k.startswith(f"{name}.")}
 
 

@@ -1,5 +1,6 @@
 """`fit`: the training loop, readable from top to bottom."""
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from stbp.ops import native, paths
 from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
 from stbp.ops.spikes import Spikes
 from stbp.paper import experiment as experiment_called
+from stbp.penalty import output_and_hidden_rate
 from stbp.progress import Console, Reporter, stop_requests
 
 PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
@@ -109,6 +111,8 @@ class _Training:
         native.kernels()  # a wrong STBP_KERNELS is no fault of the network's
         self._check_shapes()
         self.net.to(device)
+        # what is evaluated and kept: the network that learns, or one with the mean of its weights over the steps
+        self.kept = self.net if experiment.average is None else copy.deepcopy(self.net)
         self.optimizer = _optimizer(experiment, self.net)
         self.synapses = [i for i, m in enumerate(self.net) if isinstance(m, nn.Linear | nn.Conv2d)]
         self.findings: list[health.Finding] = []
@@ -126,6 +130,11 @@ class _Training:
         if outputs != len(self.train_set.classes):
             raise ValueError(
                 f"{what}: it ends in {outputs} outputs, the data has {len(self.train_set.classes)} classes"
+            )
+        if self.experiment.rate_penalty and sum(isinstance(module, nn.LIF) for module in self.net) < 2:
+            raise ValueError(
+                f"rate_penalty has no effect on network {self.experiment.network}, which has no hidden layer; "
+                "leave it away"
             )
 
     @property
@@ -173,20 +182,37 @@ class _Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.experiment.learning_rate_at(progress.epoch, progress.step / self.steps)
         self.optimizer.zero_grad()
-        o = self.net(x)
-        batch_loss = getattr(loss, self.experiment.loss)(o, y)
+        o, batch_loss = self._loss(x, y)
         batch_loss.backward()
         done = progress.epoch * self.steps + progress.step
         if done in FIRST_LOOKS:
             self._look(x)
         gradients = [p.grad.norm() for p in self.net.parameters() if p.grad is not None]
         self.optimizer.step()
+        self._average(done + 1)
         with torch.no_grad():
             weights = [p.norm() for p in self.net.parameters()]
             right = (predict(o) == y).sum()
             return torch.stack(
                 [batch_loss.detach() * len(ids), right, right.new_tensor(len(ids)), *gradients, *weights]
             )
+
+    def _loss(self, x: Tensor | Spikes, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Output spikes, and what training makes small."""
+        loss_of = getattr(loss, self.experiment.loss)
+        if self.experiment.rate_penalty == 0:
+            o = self.net(x)
+            return o, loss_of(o, y)
+        o, rate = output_and_hidden_rate(self.net, x)
+        return o, loss_of(o, y) + self.experiment.rate_penalty * rate
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Take the weights after step `step`, from 1, into the mean: sum_s d^(step-s) w_s / sum_s d^(step-s)."""
+        decay = self.experiment.average
+        if decay is not None:
+            for mean, weight in zip(self.kept.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(weight, (1 - decay) / (1 - decay**step))
 
     def _account(self, pending: list[Tensor]) -> None:
         """Add the steps since the last look to the epoch's sums, and stop if one of their numbers is not finite."""
@@ -236,7 +262,7 @@ class _Training:
         progress = self.progress
         accuracies = []
         for samples, ids in ((self.train_set, self.validation_ids), (self.test_set, torch.arange(len(self.test_set)))):
-            found = list(predictions(self.net, self.experiment, samples, ids, stop))
+            found = list(predictions(self.kept, self.experiment, samples, ids, stop))
             if stop():
                 return False
             right = sum(int((p == y).sum()) for p, y in found)
@@ -258,7 +284,7 @@ class _Training:
 
     def _probe(self) -> list[nn.Trace]:
         x, _ = batch(self.experiment, self.train_set, self.training_ids[:PROBE], 0, self.device)
-        return self.net.record(x)
+        return self.kept.record(x)
 
     def _kernels(self) -> dict[str, dict[str, str]]:
         """The path that each synapse takes forward and backward, on a batch of the training set."""
@@ -285,7 +311,9 @@ class _Training:
             runs.write_progress(self.folder, Checkpoint(self._tensors(), self._header()))
 
     def _tensors(self) -> dict[str, Tensor]:
-        tensors = {f"network.{name}": tensor for name, tensor in self.net.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.kept.state_dict().items()}
+        if self.kept is not self.net:
+            tensors |= {f"live.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for parameter, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{parameter}.{k}": v for k, v in state.items() if v is not None}
         return tensors
@@ -303,7 +331,9 @@ class _Training:
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to the moment of a checkpoint."""
-        self.net.load_state_dict(runs.part(saved, "network"))
+        self.kept.load_state_dict(runs.part(saved, "network"))
+        if self.kept is not self.net:
+            self.net.load_state_dict(runs.part(saved, "live"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in runs.part(saved, "optimizer").items():
             parameter, _, key = name.partition(".")
@@ -329,7 +359,7 @@ class _Training:
         """The run's summary, written to its folder and returned; that of a run that was complete already stays."""
         summary = {} if self.trained or self.folder is None else runs.read(self.folder)[2]
         if not summary:
-            findings = health.examine(self.net, self._probe())
+            findings = health.examine(self.kept, self._probe())
             for finding in findings:
                 self.report.say(f"health at the end: {finding}")
             progress = self.progress
@@ -347,7 +377,7 @@ class _Training:
             if self.folder is not None:
                 runs.write_summary(self.folder, summary)
         shape, classes = self.train_set.shape, self.train_set.classes
-        return Run(self.experiment, self.net, self.progress.history, summary, shape, classes)
+        return Run(self.experiment, self.kept, self.progress.history, summary, shape, classes)
 
 
 def _split(n: int, experiment: Experiment) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,12 @@ def example(**fields) -> Experiment:
         ({"step_epochs": 3}, "step_epochs and schedule step go together"),
         ({"schedule": "step", "step_epochs": 3}, "step_factor and schedule step go together"),
         ({"patience": 3}, "patience needs a validation split"),
+        ({"average": 1.0}, r"average must be in \(0, 1\); got 1.0"),
+        ({"rate_penalty": -1.0}, "rate_penalty must be 0 or more"),
+        (
+            {"neuron": "relu", "T": 1, "init": "torch", "encoding": "static", "rate_penalty": 1.0},
+            "neuron relu leaves rate_penalty without effect",
+        ),
     ],
 )
 def test_a_field_out_of_range_or_without_effect_is_named(fields, message, unchecked_shapes):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import checkpoint, report, train
+from stbp import checkpoint, report, runs, train
 from stbp.evaluation import BATCH, Run
 from stbp.progress import Silent, stop_requests
 
@@ -43,6 +43,15 @@ def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 def uninterrupted() -> Run:
     torch.set_num_threads(1)
     return stbp.fit(SMALL, report=Silent())
+
+
+AVERAGED = dataclasses.replace(SMALL, average=0.9, shift=1, elastic=0.5, drop=0.1)
+
+
+@pytest.fixture(scope="module")
+def averaged() -> Run:
+    torch.set_num_threads(1)
+    return stbp.fit(AVERAGED, report=Silent())
 
 
 def test_it_learns(uninterrupted):
@@ -138,6 +147,58 @@ def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, un
     assert [[m[k] for k in keys] for m in run.history] == [[m[k] for k in keys] for m in uninterrupted.history]
     lines = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("calls", [0, 1, 17, 29, 31, 34, 75])
+def test_averaged_weights_and_changed_images_resume_bit_for_bit(calls, averaged, tmp_path, monkeypatch):
+    stop_after(monkeypatch, calls)
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(AVERAGED, out=tmp_path / "run", report=Silent())
+    monkeypatch.setattr(train, "stop_requests", stop_requests)
+    run = stbp.fit(AVERAGED, out=tmp_path / "run", resume=True, report=Silent())
+    assert equal(weights(run), weights(averaged))
+    assert equal(weights(stbp.load_run(tmp_path / "run")), weights(averaged))
+    assert [m["test_accuracy"] for m in run.history] == [m["test_accuracy"] for m in averaged.history]
+
+
+def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights_after_every_step(tmp_path, monkeypatch):
+    steps: list[list[Tensor]] = []
+    judged: list[list[Tensor]] = []
+    optimize, label = torch.optim.Adam.step, train.predictions
+
+    def optimizing(self, *args, **kwargs):
+        result = optimize(self, *args, **kwargs)
+        steps.append([p.detach().double() for p in self.param_groups[0]["params"]])
+        return result
+
+    def labelling(net, *args):
+        judged.append([p.detach().clone() for p in net.parameters()])
+        return label(net, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", optimizing)
+    monkeypatch.setattr(train, "predictions", labelling)
+    e = dataclasses.replace(SMALL, average=0.9, epochs=2)
+    run = stbp.fit(e, out=tmp_path, report=Silent())
+    assert len(steps) == 2 * 29
+    for seen, found in ((steps[:29], judged[0]), (steps, judged[-1]), (steps, list(run.network.parameters()))):
+        shares = 0.9 ** torch.arange(len(seen) - 1, -1, -1, dtype=torch.float64)
+        for index, weight in enumerate(found):
+            mean = torch.stack(
+                [share * step[index] for share, step in zip(shares / shares.sum(), seen, strict=True)]
+            ).sum(0)
+            assert torch.allclose(weight.detach().double(), mean, atol=1e-6)
+    live = runs.part(checkpoint.load(tmp_path / checkpoint.FILE), "live")
+    monkeypatch.undo()
+    assert equal(live, weights(stbp.fit(e, average=None, report=Silent())))
+    assert stbp.evaluate(tmp_path).accuracy == run.test_accuracy
+
+
+def test_a_rate_penalty_makes_hidden_neurons_fire_less_and_is_in_the_loss():
+    quiet, loud = (stbp.fit(SMALL, rate_penalty=weight, report=Silent()) for weight in (0.1, 1e-9))
+    assert quiet.history[-1]["firing_rate"][0] < 0.8 * loud.history[-1]["firing_rate"][0]
+    assert quiet.test_accuracy > 0.5
+    with pytest.raises(ValueError, match="rate_penalty has no effect on network 64-10, which has no hidden layer"):
+        stbp.fit(SMALL, network="64-10", rate_penalty=1.0, report=Silent())
 
 
 def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp_path: Path, monkeypatch):

@@ -7,6 +7,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from stbp import ops
+from stbp.data.augment import augment
 from stbp.data.error import DataError
 from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
@@ -68,8 +69,9 @@ class ImageSet:
     def window(
         self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
     ) -> Tensor | Spikes:
-        """As `DataSet.window`: the images with these ids, encoded as the experiment says."""
-        return encode(self.images[ids].to(device), experiment, epoch, ids.to(device))
+        """As `DataSet.window`: the images with these ids, augmented but in epoch 0, encoded as the experiment says."""
+        images, ids = self.images[ids].to(device), ids.to(device)
+        return encode(augment(images, experiment, epoch, ids) if epoch else images, experiment, epoch, ids)
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
         """The image itself."""

@@ -189,7 +189,7 @@ def test_a_field_without_effect_or_out_of_range_is_named(fields, message, unchec
 
 
 @pytest.mark.parametrize(
-    "fields", [{"step_ms": 1.0}, {"counts": True}, {"shift": 1}, {"drop": 0.1}, {"jitter_ms": 1.0}, {"stabilize": True}]
+    "fields", [{"step_ms": 1.0}, {"counts": True}, {"jitter_ms": 1.0}, {"stabilize": True}, {"first_saccade": True}]
 )
 def test_a_field_of_recordings_is_an_error_on_images(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):

@@ -1,0 +1,75 @@
+"""The settings of the tuned experiments on MNIST and Fashion-MNIST, by validation samples of the training set.
+
+    .venv/bin/python benchmarks/tune_mnist.py NAME --data DIR
+
+Each setting is trained with `seed` 0 on all training samples but 5,000, on which it is judged after the last epoch; the
+test set has no say. Settings that results/tuning/NAME.json knows already are not trained again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import stbp
+from stbp.files import write_json
+from stbp.progress import Silent
+
+VALIDATION = 5000
+FOLDER = Path(__file__).resolve().parent.parent / "results" / "tuning"
+MNIST: dict[str, Any] = {"dataset": "mnist", "network": "784-400-10", "T": 30, "threshold": 0.5, "epochs": 20}
+# What is tuned, from where, and what each setting changes in it.
+TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
+    "mnist-mlp-400-tuned": (
+        MNIST,
+        (
+            {"average": 0.999, "T": 10},
+            {"average": 0.999, "T": 10, "drop": 0.3},
+            {"average": 0.999, "T": 10, "drop": 0.3, "threshold": 0.3},
+            {"average": 0.999, "T": 20, "drop": 0.3},
+            {"average": 0.999, "T": 10, "drop": 0.3, "loss": "cross_entropy"},
+            {"T": 10},
+        ),
+    ),
+}
+
+
+def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
+    """Train one setting."""
+    e = stbp.Experiment(name=name, validation=VALIDATION, **fields)
+    run = stbp.fit(e, data=data, report=Silent())
+    last = run.history[-1]
+    found = {key: last[key] for key in ("validation_accuracy", "train_accuracy", "firing_rate")}
+    print(
+        f"{fields}  validation {100 * found['validation_accuracy']:.2f} %, {run.summary['seconds']:.0f} s", flush=True
+    )
+    return {"fields": fields, **found, "seconds": run.summary["seconds"], "commit": run.summary["commit"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("name", choices=TUNED)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args()
+    base, changes = TUNED[args.name]
+    file = FOLDER / f"{args.name}.json"
+    trials = json.loads(file.read_text())["trials"] if file.exists() else []
+    for fields in ({**base, **change} for change in changes):
+        if fields in [found["fields"] for found in trials]:
+            continue
+        trials.append(trial(args.name, fields, args.data))
+        result = {
+            "command": f"python benchmarks/tune_mnist.py {args.name} --data DIR",
+            "experiment": args.name,
+            "validation": VALIDATION,
+            "trials": trials,
+            "best": max(trials, key=lambda one: one["validation_accuracy"])["fields"],
+            "versions": {"stbp": stbp.__version__, "torch": torch.__version__},
+        }
+        write_json(file, result)
+
+
+if __name__ == "__main__":
+    main()
