@@ -209,8 +209,8 @@ def decoded(
         pending = deque[Future[R]]()
         for path, source in splits:
             for i in range(0, len(source.recordings), PART):
-                part = source.recordings[i : i + PART]
-                pending.append(pool.submit(lambda *about: then(_decode(*about)), part, path, source, shape))
+                about = source.recordings[i : i + PART], path, source, shape
+                pending.append(pool.submit(lambda about=about: then(_decode(*about))))
                 if len(pending) > 2 * workers:  # ahead of who takes them, but not by all there is
                     yield pending.popleft().result()
         while pending:

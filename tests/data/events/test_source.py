@@ -24,7 +24,7 @@ MEMBERS = {
 
 def contents(path: Path) -> dict[str, bytes]:
     with source.opened(path) as found:
-        return {f"{recording.label}/{recording.name}": found.read(recording) for recording in found.recordings}
+        return {f"{recording.label}/{recording.name}": bytes(found.read(recording)) for recording in found.recordings}
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
