@@ -27,9 +27,10 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
         (
             {"average": 0.999, "T": 10},
             {"average": 0.999, "T": 10, "drop": 0.3},
-            {"average": 0.999, "T": 10, "drop": 0.3, "threshold": 0.3},
-            {"average": 0.999, "T": 20, "drop": 0.3},
-            {"average": 0.999, "T": 10, "drop": 0.3, "loss": "cross_entropy"},
+            {"average": 0.999, "T": 10, "loss": "cross_entropy"},
+            {"average": 0.999, "T": 10, "threshold": 0.3},
+            {"average": 0.999, "T": 20},
+            {"average": 0.999, "T": 10, "width": 2.0},
             {"T": 10},
         ),
     ),

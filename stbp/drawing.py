@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
 from stbp.data import DataSet
-from stbp.evaluation import Run, predict
+from stbp.evaluation import Run, predict, read_out
 from stbp.nn import LIF
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate import REACH
@@ -63,7 +63,7 @@ def look(run: Run, samples: DataSet, sample: int) -> Shot:
     if not 0 <= sample < len(samples):
         raise ValueError(f"sample must lie in [0, {len(samples)}), the number of samples; got {sample}")
     x, layers = record(run, samples, torch.tensor([sample]))
-    predicted = int(predict(torch.from_numpy(layers[-1].o)))
+    predicted = int(predict(read_out(torch.from_numpy(layers[-1].o), run.experiment)))
     layers = [layer._replace(u=layer.u[:, 0], o=layer.o[:, 0]) for layer in layers]
     names = [*samples.classes, *(f"output {k}" for k in range(len(samples.classes), layers[-1].o.shape[1]))]
     return Shot(x[:, 0], layers, samples.picture(sample).numpy(), names, int(samples.labels[sample]), predicted)

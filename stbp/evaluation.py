@@ -127,7 +127,12 @@ def predictions(
         if stop():
             return
         x, y = batch(experiment, samples, part, 0, device)
-        yield predict(net(x)), y
+        yield predict(read_out(net(x), experiment)), y
+
+
+def read_out(o: Float[Tensor, "T B K"], experiment: Experiment) -> Float[Tensor, "T2 B K"]:
+    """Those of the output spikes that count, as `Experiment.readout` says."""
+    return o if experiment.readout is None else o[-experiment.readout :]
 
 
 def predict(o: Float[Tensor, "T B K"]) -> Int64[Tensor, " B"]:

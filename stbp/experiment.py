@@ -12,6 +12,9 @@ FRAMES = ("counts", "first_saccade", "stabilize", "jitter_ms")  # fields that on
 PICTURES = ("encoding", "elastic")  # fields that only images read
 RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
 SCALED = ("pedestrian", "folder")  # data sets of image files of any size
+SEQUENCES = ("mnist-rows", "mnist-rows-permuted", "adding", "recall")  # data sets of which a sample unfolds over time
+FILELESS = ("digits", "adding", "recall")  # data sets that need no files
+CHANGES = ("shift", "elastic", "drop", "folds")  # fields that sequences do not read
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,16 @@ class Experiment:
     # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
     name: str
     # Data set.
-    dataset: Literal["digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist"]
+    dataset: Literal[
+        "digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist",
+        "mnist-rows", "mnist-rows-permuted", "adding", "recall",
+    ]  # fmt: skip
     # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
     network: str
     # Length of the time window in steps.
     T: int = 30
+    # Steps at the end of the window in which output spikes count, for loss and answer; all where None.
+    readout: int | None = None
     # Cross-validation: all samples of the data set, training and test together, are divided among this many folds of
     # equal share in every class; one is tested on, the others are trained on.
     folds: int | None = None
@@ -112,6 +120,7 @@ class Experiment:
     def _check_ranges(self) -> None:
         rules = {
             "T": (self.T >= 1, "at least 1"),
+            "readout": (self.readout is None or 1 <= self.readout < self.T, "at least 1 and less than T"),
             "folds": (self.folds is None or self.folds >= 2, "at least 2"),
             "image_size": (self.image_size is None or self.image_size >= 1, "at least 1"),
             "step_ms": (self.step_ms is None or 0.001 <= self.step_ms <= 1e6, "in [0.001, 1e6]"),
@@ -158,6 +167,8 @@ class Experiment:
                 f"dataset {self.dataset}"
             )
         self._check_events()
+        if self.dataset in SEQUENCES:
+            self._check_sequences()
         if self.neuron == "relu":
             self._check_twin()
         if self.patience is not None and self.validation == 0:
@@ -169,9 +180,16 @@ class Experiment:
                 f"step_ms goes together with dataset {' or '.join(RECORDED)}; got step_ms {self.step_ms}, "
                 f"dataset {self.dataset}"
             )
-        unused = PICTURES if self.step_ms is not None else FRAMES
+        self._check_unused(PICTURES if self.step_ms is not None else FRAMES)
+
+    def _check_sequences(self) -> None:
+        self._check_unused(CHANGES)
+        if self.dataset.startswith("mnist-rows") and self.T != 28:
+            raise ValueError(f"T must be 28, the rows of an image, with dataset {self.dataset}; got {self.T}")
+
+    def _check_unused(self, names: tuple[str, ...]) -> None:
         for field in dataclasses.fields(self):
-            if field.name in unused and getattr(self, field.name) != field.default:
+            if field.name in names and getattr(self, field.name) != field.default:
                 raise ValueError(
                     f"{field.name} has no effect with dataset {self.dataset}; leave it away; "
                     f"got {getattr(self, field.name)!r}"

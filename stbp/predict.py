@@ -9,8 +9,8 @@ from torch import Tensor
 
 from stbp.data.image_file import read_image
 from stbp.data.images import encode
-from stbp.evaluation import Run, predict
-from stbp.experiment import RECORDED, SCALED
+from stbp.evaluation import Run, predict, read_out
+from stbp.experiment import RECORDED, SCALED, SEQUENCES
 from stbp.ops.spikes import Spikes
 
 
@@ -42,6 +42,8 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
     e = run.experiment
     if e.neuron == "relu":
         raise ValueError(f"{e.name} is a network without spikes; predict with its spiking twin")
+    if e.dataset in SEQUENCES:
+        raise ValueError(f"{e.name} was trained on sequences, which no file holds; predict with a run on images")
     if e.dataset in RECORDED and invert:
         raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
     look = _recording if e.dataset in RECORDED else _image
@@ -49,7 +51,7 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
     predictions = []
     for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
         with torch.no_grad():
-            o = run.network(x.to(device))
+            o = read_out(run.network(x.to(device)), e)
         counts = o.sum(0)[0].to(torch.int64).tolist()
         if max(counts) == 0:
             remark = "no output neuron fired: the label is a guess"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stbp.experiment import Experiment
+from stbp.experiment import FILELESS, Experiment
 from stbp.files import write_atomically, write_json
 from stbp.paper import entries
 
@@ -105,7 +105,7 @@ def command(experiment: Experiment) -> str:
     flags = "".join(f" {_flag(name.replace('_', '-'), value)}" for name, value in _changes(experiment).items())
     if experiment.folds not in (None, FOLDS):
         flags += f" --folds {experiment.folds}"
-    data = "" if experiment.dataset == "digits" else " --data DIR"
+    data = "" if experiment.dataset in FILELESS else " --data DIR"
     verb = "train" if experiment.folds is None else "crossvalidate"
     return f"stbp {verb} {experiment.name}{flags}{data}"
 

@@ -15,7 +15,7 @@ from stbp import data as data_sets
 from stbp import health, loss, nn, runs
 from stbp.checkpoint import Checkpoint
 from stbp.data import DataSet
-from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions
+from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions, read_out
 from stbp.experiment import Experiment
 from stbp.ops import native, paths
 from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
@@ -198,13 +198,14 @@ class _Training:
             )
 
     def _loss(self, x: Tensor | Spikes, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Output spikes, and what training makes small."""
-        loss_of = getattr(loss, self.experiment.loss)
-        if self.experiment.rate_penalty == 0:
-            o = self.net(x)
+        """The output spikes that count, and what training makes small."""
+        e, loss_of = self.experiment, getattr(loss, self.experiment.loss)
+        if e.rate_penalty == 0:
+            o = read_out(self.net(x), e)
             return o, loss_of(o, y)
-        o, rate = output_and_hidden_rate(self.net, x)
-        return o, loss_of(o, y) + self.experiment.rate_penalty * rate
+        all_steps, rate = output_and_hidden_rate(self.net, x)
+        o = read_out(all_steps, e)
+        return o, loss_of(o, y) + e.rate_penalty * rate
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -290,7 +291,7 @@ class _Training:
         """The path that each synapse takes forward and backward, on a batch of the training set."""
         x, y = batch(self.experiment, self.train_set, self.training_ids[: self.experiment.batch_size], 0, self.device)
         with paths.watch() as seen:
-            batch_loss = getattr(loss, self.experiment.loss)(self.net(x), y)
+            batch_loss = self._loss(x, y)[1]
             torch.autograd.grad(batch_loss, list(self.net.parameters()))
         taken = {self.net.name(index): {"forward": "reference"} for index in self.synapses}
         for path in seen:

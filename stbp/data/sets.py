@@ -10,7 +10,7 @@ from pathlib import Path
 import pooch
 import torch
 
-from stbp.data import folds
+from stbp.data import folds, sequences
 from stbp.data.dataset import DataSet
 from stbp.data.digits import read as read_digits
 from stbp.data.error import DataError
@@ -19,7 +19,7 @@ from stbp.data.folder import read as read_folder
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
-from stbp.experiment import RECORDED, SCALED, Experiment
+from stbp.experiment import RECORDED, SCALED, SEQUENCES, Experiment
 
 NAMES = ("digits", *SOURCES, *SCALED)
 N_MNIST = (60_000, 10_000)  # recordings of the full set
@@ -36,6 +36,8 @@ def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tu
 
 def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
     """Training and test samples as they are published."""
+    if experiment.dataset in SEQUENCES:
+        return _sequences(experiment, data)
     if experiment.dataset in RECORDED:
         from stbp.data.events.sets import load_events
         from stbp.data.events.windows import EventWindows
@@ -45,6 +47,16 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, D
             warn_of_part(experiment.dataset, len(train), len(test))
         return EventWindows(train), EventWindows(test)
     return load(experiment.dataset, data, experiment.image_size)
+
+
+def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
+    name = experiment.dataset
+    if name.startswith("mnist-rows"):
+        train, test = load("mnist", data)
+        return sequences.rows(train, name.endswith("permuted")), sequences.rows(test, name.endswith("permuted"))
+    if data is not None:
+        raise DataError(f"{name} is drawn from random numbers; leave --data away, got {str(data)!r}")
+    return sequences.adding(experiment.T) if name == "adding" else sequences.recall(experiment.T)
 
 
 def _pooled(train: DataSet, test: DataSet) -> DataSet:
