@@ -40,7 +40,7 @@ def _print_json(content: Any) -> None:
 
 def list_(json: Json = False) -> None:
     """The experiments: data, network, the paper's number and ours."""
-    from stbp import report
+    from stbp import report, tables
 
     results = report.read_results()
     ours = {name: [r for r in results if r["experiment"]["name"] == name] for name in paper.entries()}
@@ -50,6 +50,7 @@ def list_(json: Json = False) -> None:
             [
                 {
                     **dataclasses.asdict(entry),
+                    **tables.printed(name)._asdict(),
                     "results": [{key: r[key] for key in wanted if key in r} for r in ours[name]],
                 }
                 for name, entry in paper.entries().items()
@@ -62,7 +63,8 @@ def list_(json: Json = False) -> None:
     for name, entry in paper.entries().items():
         e = entry.experiment
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
-        printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
+        number = tables.printed(name).printed
+        printed = "" if number is None else f"{100 * number:.2f}"
         network = e.network + (", ReLU" if e.neuron == "relu" else "")
         measured = "" if longest is None else report.accuracy(longest)
         if longest is not None and "folds" in longest:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stbp import ops
 from stbp.ops import paths
-from stbp.ops.encode.reference import WEIGHTS, random_words
+from stbp.ops.encode.reference import BIASES, WEIGHTS, random_words
 from stbp.ops.lif.op import State, check_neuron, zero_state
 from stbp.ops.lif.reference import Gate, GateName
 from stbp.ops.lif.reference import gates as gates_of
@@ -263,6 +263,7 @@ def build(
     init: Init = "balanced",
     input_rate: float = 0.1,
     seed: int = 0,
+    bias: float = 0.0,
 ) -> Network:
     """A network from the paper's notation, such as `784-800-10`, `28x28-15C5-P2-40C5-P2-300-10`, `34x34x2-800-10`.
 
@@ -271,7 +272,7 @@ def build(
 
     Args:
         decay, threshold, surrogate, width, gate: the neurons, as `stbp.ops.lif`.
-        init, input_rate, seed: as `initialise`.
+        init, input_rate, seed, bias: as `initialise`.
 
     Raises:
         ValueError: the message names the part of the notation, or the argument, and what is allowed.
@@ -293,7 +294,7 @@ def build(
         if not isinstance(modules[-1], AvgPool2d):
             modules.append(LIF(decay, threshold, surrogate, width, gate))
     net = Network(*modules, flatten_input=flatten_input)
-    initialise(net, init, input_rate, seed)
+    initialise(net, init, input_rate, seed, bias)
     return net
 
 
@@ -348,8 +349,10 @@ def _uniform(weight: Tensor, seed: int, index: int) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0) -> None:
-    """Draw all weights of the synapses from counter-based random numbers, and set their biases to zero.
+def initialise(
+    net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0, bias: float = 0.0
+) -> None:
+    """Draw all weights of the synapses from counter-based random numbers, and their biases where `bias` is not zero.
 
     `balanced` (the default): uniform weights of mean 0, scaled so that the potential, without reset, has a standard
     deviation of one threshold over the neurons of a layer: about one in six is over the threshold and most of the
@@ -366,9 +369,11 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
     Args:
         input_rate: mean value of the network's input per step, in (0, 1]; read by `balanced` alone.
         seed: in [0, 2^32).
+        bias: biases are drawn from U[0, bias); 0 leaves them at zero. At the paper's threshold of 1.5, where weights
+            alone leave the network silent, biases from U[0, 1.5) make it fire.
 
     Raises:
-        ValueError: an unknown name, or a rate or seed out of its range.
+        ValueError: an unknown name, or a rate, seed or bias out of its range.
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}; got {init!r}")
@@ -376,6 +381,8 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
         raise ValueError(f"seed must lie in [0, 2^32); got {seed}")
     if not 0 < input_rate <= 1:
         raise ValueError(f"input_rate must lie in (0, 1]: the mean input per step; got {input_rate}")
+    if not 0 <= bias < math.inf:
+        raise ValueError(f"bias must be 0 or more: biases are drawn from 0 up to it; got {bias}")
     rate = input_rate
     last = max((index for index, module in enumerate(net) if isinstance(module, Linear | Conv2d)), default=0)
     for index, module in enumerate(net):
@@ -396,4 +403,4 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
             rate = HIDDEN_RATE * (1 - decay)
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
-            module.bias.zero_()
+            module.bias.copy_(random_words(len(module.bias), seed, BIASES, index) * (bias * 2.0**-32))
