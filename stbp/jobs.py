@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from stbp.experiment import Experiment
 from stbp.progress import stop_requests
@@ -45,6 +45,7 @@ class Done:
     error: str | None = None
 
 
+@runtime_checkable
 class Board(Protocol):
     """What is told of the runs while they go on."""
 
@@ -215,7 +216,7 @@ class _Wire:
         self.connection.send(Reached(self.finished + done / self.samples))
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
-        self.connection.send(Reached(metrics["epoch"]))
+        self.connection.send(Reached(float(metrics["epoch"])))
 
     def close(self) -> None:
         pass

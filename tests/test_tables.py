@@ -46,8 +46,9 @@ def test_the_papers_preset_has_the_constants_of_table_1():
     assert (e.T, e.threshold, e.decay, e.width, e.gate, e.init, e.bias) == (30, 1.5, 0.1, 1.0, "paper", "paper", 0)
     assert (e.optimizer, e.learning_rate, e.schedule, e.epochs) == ("sgd", 0.5, "constant", 210)
     assert [paper.experiment(name).threshold for name in ("pedestrian-mlp-paper", "nmnist-mlp-paper")] == [2.0, 0.2]
-    with_biases = paper.experiment("mnist-mlp-400-paper-biases")
-    assert with_biases == e.replace(name=with_biases.name, bias=1.5)
+    by_adam = paper.experiment("mnist-mlp-400-paper-adam")
+    assert by_adam == e.replace(name=by_adam.name, optimizer="adam", learning_rate=1e-3, bias=1.5)
+    assert paper.experiment("nmnist-mlp-paper-adam").bias == 0
     assert {constant.symbol for constant in CONSTANTS} >= {"T", "V_th", "tau", "a1..a4", "r"}
 
 
