@@ -12,6 +12,7 @@ import torch
 
 import stbp
 from stbp import paper
+from stbp.evaluation import load_run
 from stbp.experiment import Experiment
 from stbp.jobs import Job, places, run_all
 from stbp.progress import Silent
@@ -52,7 +53,7 @@ def test_runs_end_as_if_each_had_been_alone(tmp_path: Path):
     assert told.epochs == dict.fromkeys(jobs, 1)
     torch.set_num_threads(1)
     alone = stbp.fit(SMALL, seed=2, report=Silent())
-    weights = stbp.evaluation.load_run(jobs[2].folder).network.state_dict()
+    weights = load_run(jobs[2].folder).network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in alone.network.state_dict().items())
     assert json.loads((jobs[2].folder / "summary.json").read_text())["threads"] == 1
 
@@ -94,7 +95,7 @@ def test_the_look_after_the_first_epoch_changes_nothing(tmp_path: Path):
     looked = job(tmp_path, SMALL.replace(schedule="constant", epochs=2))
     run_all([looked], Told(), at=[None])
     through = stbp.fit(looked.experiment, report=Silent())
-    weights = stbp.evaluation.load_run(looked.folder).network.state_dict()
+    weights = load_run(looked.folder).network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in through.network.state_dict().items())
 
 
