@@ -101,7 +101,8 @@ def test_the_look_after_the_first_epoch_changes_nothing(tmp_path: Path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Path):
-    long = [job(tmp_path, SMALL.replace(epochs=10_000), seed=seed) for seed in (0, 1)]
+    slow = SMALL.replace(network="64-200-10", T=30, batch_size=1, epochs=100)  # stopped within the first epoch
+    long = [job(tmp_path, slow, seed=seed) for seed in (0, 1)]
     seen = set()
 
     def interrupt(at: Job) -> None:
