@@ -369,8 +369,7 @@ def initialise(
         seed: in [0, 2^32).
         bias: biases are drawn from U[0, bias), which makes a network fire that its weights leave silent.
 
-    Raises:
-        ValueError: an unknown name, or a rate or seed out of its range.
+    Raises: ValueError, for an unknown name, or a rate or seed out of its range.
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}; got {init!r}")
