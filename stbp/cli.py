@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional
 
 from stbp import __version__, paper
+from stbp.reproduce_command import reproduce
 from stbp.train_command import Device, crossvalidate, say, train
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def _print_json(content: Any) -> None:
 
 def list_(json: Json = False) -> None:
     """The experiments: data, network, the paper's number and ours."""
-    from stbp import report
+    from stbp import report, tables
 
     results = report.read_results()
     ours = {name: [r for r in results if r["experiment"]["name"] == name] for name in paper.entries()}
@@ -50,6 +51,7 @@ def list_(json: Json = False) -> None:
             [
                 {
                     **dataclasses.asdict(entry),
+                    **tables.printed(name)._asdict(),
                     "results": [{key: r[key] for key in wanted if key in r} for r in ours[name]],
                 }
                 for name, entry in paper.entries().items()
@@ -62,7 +64,8 @@ def list_(json: Json = False) -> None:
     for name, entry in paper.entries().items():
         e = entry.experiment
         longest = max(ours[name], key=lambda r: r["experiment"]["epochs"], default=None)
-        printed = "" if entry.printed is None else f"{100 * entry.printed:.2f}"
+        number = tables.printed(name).printed
+        printed = "" if number is None else f"{100 * number:.2f}"
         network = e.network + (", ReLU" if e.neuron == "relu" else "")
         measured = "" if longest is None else report.accuracy(longest)
         if longest is not None and "folds" in longest:
@@ -242,6 +245,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "plot": plot,
     "data": data,
+    "reproduce": reproduce,
     "report": report,
     "bench": bench,
 }
@@ -275,6 +279,13 @@ def _dispatch(args: list[str]) -> None:
         tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
 
 
+_HOW_TO_GO_ON = {
+    "train": "; the same command with --resume goes on",
+    "crossvalidate": "; the same command with --resume goes on",
+    "reproduce": "; the same command goes on",
+}
+
+
 def main() -> int:
     """Run the command line; exit code 0, 2 for a mistake in the call, 1 for a fault of ours, 130 for Ctrl-C."""
     args = [arg for arg in sys.argv[1:] if arg != "--debug"]
@@ -283,7 +294,7 @@ def main() -> int:
         _dispatch(args)
     except KeyboardInterrupt:
         print(
-            "stopped" + ("; the same command with --resume goes on" if args[0] in ("train", "crossvalidate") else ""),
+            f"stopped{_HOW_TO_GO_ON.get(args[0], '')}",
             file=sys.stderr,
         )
         return 130

@@ -102,7 +102,16 @@ def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
     if e.neuron == "relu":
         return twin.build(e.network, e.seed)
     return nn.build(
-        e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate, e.init, input_rate=input_rate, seed=e.seed
+        e.network,
+        e.decay,
+        e.threshold,
+        e.surrogate,
+        e.width,
+        e.gate,
+        e.init,
+        input_rate=input_rate,
+        seed=e.seed,
+        bias=e.bias,
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 SPIKING = ("decay", "threshold", "surrogate", "width", "gate", "rate_penalty")  # fields that only spiking neurons read
-TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch"}  # what a network without spikes needs
+# what a network without spikes needs
+TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch", "bias": 0.0}
 FRAMES = ("counts", "first_saccade", "stabilize", "jitter_ms")  # fields that only recordings read
 PICTURES = ("encoding", "elastic")  # fields that only images read
 RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
@@ -48,7 +49,8 @@ class Experiment:
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
     # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
-    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate, rate_penalty) have no effect.
+    # torch, bias 0, and the fields of spiking neurons (decay, threshold, surrogate, width, gate, rate_penalty) have no
+    # effect on it.
     neuron: Literal["lif", "relu"] = "lif"
     # In training, move each sample by up to this many whole pixels along x and along y; zeros come in from outside.
     shift: int = 0
@@ -80,6 +82,8 @@ class Experiment:
     gate: Literal["linear", "paper", "detached", "spatial"] = "linear"
     # Initial weights: scaled to threshold, decay and input; the paper's unit rows; PyTorch's default range.
     init: Literal["balanced", "paper", "torch"] = "balanced"
+    # Initial biases are drawn evenly from 0 up to this, in units of the threshold's; 0 leaves them at zero.
+    bias: float = 0.0
     # The paper's squared error of firing rates, or cross-entropy of spike counts.
     loss: Literal["rate_mse", "cross_entropy"] = "rate_mse"
     # Optimiser.
@@ -131,6 +135,7 @@ class Experiment:
             "decay": (0 <= self.decay < 1, "in [0, 1)"),
             "threshold": (0 < self.threshold < math.inf, "positive"),
             "width": (0 < self.width < math.inf, "positive"),
+            "bias": (0 <= self.bias < math.inf, "0 or more"),
             "learning_rate": (0 < self.learning_rate < math.inf, "positive"),
             "momentum": (self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)"),
             "step_epochs": (self.step_epochs is None or self.step_epochs >= 1, "at least 1"),

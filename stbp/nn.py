@@ -1,7 +1,6 @@
 """Modules over a time window `[T, B, ...]`, `Network`, and `build` for the paper's notation.
 
-Modules hold parameters and constants only; the state of a neuron is an argument and a result, so there is nothing to
-reset.
+Modules hold parameters and constants only; a neuron's state is an argument and a result: there is nothing to reset.
 """
 
 import math
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from stbp import ops
 from stbp.ops import paths
-from stbp.ops.encode.reference import WEIGHTS, random_words
+from stbp.ops.encode.reference import BIASES, WEIGHTS, random_words
 from stbp.ops.lif.op import State, check_neuron, zero_state
 from stbp.ops.lif.reference import Gate, GateName
 from stbp.ops.lif.reference import gates as gates_of
@@ -142,8 +141,7 @@ class Trace(NamedTuple):
 class Network(torch.nn.Sequential):
     """A chain of modules over a window; `state_dict` keys count every module, as in `torch.nn.Sequential`.
 
-    Modules that are not of this file get the T*B frames at once, `flatten(0, 1)`, so layers of `torch.nn` can stand
-    anywhere between them.
+    Modules that are not of this file get the T*B frames at once, `flatten(0, 1)`: layers of `torch.nn` fit in between.
 
     Args:
         flatten_input: flatten `[T, B, C, H, W]` input for a first layer that takes `[T, B, N]`.
@@ -263,6 +261,7 @@ def build(
     init: Init = "balanced",
     input_rate: float = 0.1,
     seed: int = 0,
+    bias: float = 0.0,
 ) -> Network:
     """A network from the paper's notation, such as `784-800-10`, `28x28-15C5-P2-40C5-P2-300-10`, `34x34x2-800-10`.
 
@@ -271,7 +270,7 @@ def build(
 
     Args:
         decay, threshold, surrogate, width, gate: the neurons, as `stbp.ops.lif`.
-        init, input_rate, seed: as `initialise`.
+        init, input_rate, seed, bias: as `initialise`.
 
     Raises:
         ValueError: the message names the part of the notation, or the argument, and what is allowed.
@@ -293,7 +292,7 @@ def build(
         if not isinstance(modules[-1], AvgPool2d):
             modules.append(LIF(decay, threshold, surrogate, width, gate))
     net = Network(*modules, flatten_input=flatten_input)
-    initialise(net, init, input_rate, seed)
+    initialise(net, init, input_rate, seed, bias)
     return net
 
 
@@ -348,8 +347,10 @@ def _uniform(weight: Tensor, seed: int, index: int) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0) -> None:
-    """Draw all weights of the synapses from counter-based random numbers, and set their biases to zero.
+def initialise(
+    net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0, bias: float = 0.0
+) -> None:
+    """Draw all weights of the synapses from counter-based random numbers, and their biases where `bias` is not zero.
 
     `balanced` (the default): uniform weights of mean 0, scaled so that the potential, without reset, has a standard
     deviation of one threshold over the neurons of a layer: about one in six is over the threshold and most of the
@@ -366,9 +367,9 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
     Args:
         input_rate: mean value of the network's input per step, in (0, 1]; read by `balanced` alone.
         seed: in [0, 2^32).
+        bias: biases are drawn from U[0, bias), which makes a network fire that its weights leave silent.
 
-    Raises:
-        ValueError: an unknown name, or a rate or seed out of its range.
+    Raises: ValueError, for an unknown name, or a rate or seed out of its range.
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}; got {init!r}")
@@ -396,4 +397,4 @@ def initialise(net: Network, init: Init = "balanced", input_rate: float = 0.1, s
             rate = HIDDEN_RATE * (1 - decay)
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
-            module.bias.zero_()
+            module.bias.copy_(random_words(len(module.bias), seed, BIASES, index) * (bias * 2.0**-32))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stbp import tables
 from stbp.experiment import FILELESS, Experiment
 from stbp.files import write_atomically, write_json
 from stbp.paper import entries
@@ -21,15 +22,22 @@ BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "
 
 def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
     """Join finished runs into a result file; return its path. Errors as for `join`."""
-    experiment, result = join(folders)
+    return write(*join(folders), into)
+
+
+def write(experiment: Experiment, result: dict[str, Any], into: Path) -> Path:
+    """Write what `join` returned into a folder; return the file's path."""
     into.mkdir(parents=True, exist_ok=True)
-    path = into / f"{_file_name(experiment)}.json"
+    path = into / f"{file_name(experiment)}.json"
     write_json(path, result)
     return path
 
 
-def join(folders: Sequence[Path]) -> tuple[Experiment, dict[str, Any]]:
+def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tuple[Experiment, dict[str, Any]]:
     """The result of finished runs of one experiment, a seed each, or a fold each of one cross-validation.
+
+    Args:
+        earlier: a result of the same experiment, to which the runs add seeds.
 
     Returns:
         The experiment, its seed and fold 0, and the result: command, experiment, the runs' test accuracies and seeds,
@@ -42,12 +50,13 @@ def join(folders: Sequence[Path]) -> tuple[Experiment, dict[str, Any]]:
     """
     if not folders:
         raise ValueError("name the run folders that the result is made of")
-    runs = [_read(folder) for folder in folders]
+    runs = [_read(folder) for folder in folders] + ([] if earlier is None else _runs(earlier))
     first = _neutral(runs[0][0])
-    for folder, (experiment, _, _) in zip(folders, runs, strict=True):
+    sources = [*map(str, folders), *["the earlier result"] * (len(runs) - len(folders))]
+    for source, (experiment, _, _) in zip(sources, runs, strict=True):
         if _neutral(experiment) != first:
             raise ValueError(
-                f"{folder} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
+                f"{source} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
             )
     runs.sort(key=lambda run: (run[0].seed, run[0].fold or 0))
     seeds = sorted({experiment.seed for experiment, _, _ in runs})
@@ -72,6 +81,12 @@ def join(folders: Sequence[Path]) -> tuple[Experiment, dict[str, Any]]:
     sizes = [summary["test_samples"] for _, summary, _ in runs]
     right = sum(size * accuracy for size, accuracy in zip(sizes, accuracies, strict=True))
     return first, {**result, "folds": first.folds, "samples": sum(sizes), "pooled_accuracy": right / sum(sizes)}
+
+
+def _runs(result: dict[str, Any]) -> list[tuple[Experiment, dict[str, Any], list[dict[str, Any]]]]:
+    """The runs that a result without folds was joined from, as `_read` gives them."""
+    experiment = Experiment(**result["experiment"])
+    return [(experiment.replace(seed=run["summary"]["seed"]), run["summary"], run["metrics"]) for run in result["runs"]]
 
 
 def _neutral(experiment: Experiment) -> Experiment:
@@ -100,6 +115,11 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
     return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k not in VARIED}
 
 
+def is_registered(experiment: Experiment) -> bool:
+    """Whether an experiment is the registered one of its name, whatever its seed, fold, and number of epochs."""
+    return not set(_changes(experiment)) - {"epochs"}
+
+
 def command(experiment: Experiment) -> str:
     """The command that repeats a run, or the cross-validation that it is part of, seed left to its default."""
     flags = "".join(f" {_flag(name.replace('_', '-'), value)}" for name, value in _changes(experiment).items())
@@ -116,7 +136,8 @@ def _flag(name: str, value: Any) -> str:
     return f"--{name} {value}"
 
 
-def _file_name(experiment: Experiment) -> str:
+def file_name(experiment: Experiment) -> str:
+    """Of an experiment's result, without `.json`: its name, and what differs from the registered one of that name."""
     changes = [f"{name}-{value}" for name, value in _changes(experiment).items()]
     folds = [] if experiment.folds is None else [f"{experiment.folds}-folds"]
     return "-".join([experiment.name, *folds, *changes])
@@ -147,8 +168,8 @@ def over(result: dict[str, Any]) -> str:
 
 def printed(name: str) -> str:
     """The paper's number for an experiment, in per cent, with how sure it is; empty where there is none."""
-    entry = entries()[name]
-    return "" if entry.printed is None else f"{100 * entry.printed:.2f} ({entry.table}, {entry.certainty})"
+    found = tables.printed(name)
+    return "" if found.printed is None else f"{100 * found.printed:.2f} ({found.table}, {found.certainty})"
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

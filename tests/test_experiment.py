@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbp import Experiment, experiments, nn
-from stbp.paper import entries, experiment
+from stbp.paper import experiment
 
 
 def example(**fields) -> Experiment:
@@ -20,6 +20,7 @@ def example(**fields) -> Experiment:
         ({"T": 0}, "T must be at least 1; got 0"),
         ({"decay": 1.0}, r"decay must be in \[0, 1\)"),
         ({"threshold": math.inf}, "threshold must be positive"),
+        ({"bias": -0.1}, "bias must be 0 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": math.nan}, "learning_rate must be positive"),
         ({"seed": 2**32}, "seed must be in"),
@@ -85,11 +86,6 @@ def test_the_registry_holds_the_papers_networks_by_name():
     assert experiment("mnist-cnn").network == "28x28-15C5-P2-40C5-P2-300-10"
     for e in experiments().values():
         nn.build(e.network)
-
-
-def test_a_printed_number_says_how_sure_it_is():
-    for entry in entries().values():
-        assert (entry.printed is None) == (entry.certainty is None) == (entry.table is None)
 
 
 def test_an_unknown_name_gets_the_nearest():

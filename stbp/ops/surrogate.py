@@ -1,7 +1,7 @@
 """The paper's four curves h1..h4 that stand in for the derivative of the spike (Dirac's delta) in the backward pass.
 
 All four have area 1 and peak 1/width. In the paper's own parameters: a1 = width, a2 = 4/width^2, a3 = width/4,
-a4 = width^2/(2 pi).
+a4 = width^2/(2 pi): `stbp.paper.width_from_paper`.
 """
 
 import math
@@ -62,13 +62,6 @@ def slope(u: Float[Tensor, "*shape"], threshold: float, surrogate: str, width: f
         width: width of the rectangle of the same height, in units of u; the peak is 1/width.
     """
     return CURVES[surrogate](u - threshold, width)
-
-
-def width_from_paper(surrogate: Surrogate, a: float) -> float:
-    """The width that the paper's parameter a1, a2, a3 or a4 stands for; a = 1 is width 1, 2, 4 and 2.507."""
-    return {"rectangle": a, "polynomial": 2 / math.sqrt(a), "sigmoid": 4 * a, "gaussian": math.sqrt(2 * math.pi * a)}[
-        surrogate
-    ]
 
 
 def check(surrogate: str, width: float) -> None:
