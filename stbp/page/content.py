@@ -111,7 +111,7 @@ def measured(experiment: Experiment, preset: str, row: Row | None, results: Sequ
         difference = signed(100 * (stats.estimate(accuracies).mean - row.printed))
         uncertainty = _uncertainty(accuracies, runs[0]["summary"].get("test_samples", 10_000))
     epochs = of(result).epochs
-    short = [f"{epochs} epochs instead of {experiment.epochs}"] if epochs != experiment.epochs else []
+    short = [f"{epochs} of {experiment.epochs} epochs"] if epochs != experiment.epochs else []
     health = [str(finding) for finding in runs[0]["summary"].get("health", [])]
     return Measured(
         experiment.name,
@@ -131,9 +131,9 @@ def _uncertainty(accuracies: Sequence[float], samples: int) -> str:
     """Half the 95 % interval of our mean in points: over seeds, or of one seed that of a share of so many samples."""
     found = stats.estimate(accuracies)
     if found.high is not None:
-        return f"± {100 * (found.high - found.mean):.2f} over {found.n} seeds"
+        return f"± {100 * (found.high - found.mean):.2f}, {found.n} seeds"
     half = 1.96 * math.sqrt(found.mean * (1 - found.mean) / samples)
-    return f"± {100 * half:.2f} of {samples:,} test samples; one seed"
+    return f"± {100 * half:.2f}, one seed"
 
 
 def settings(experiment: Experiment) -> dict[str, str]:

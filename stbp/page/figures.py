@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from numpy import ndarray
 
-from stbp.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
+from stbp.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, counted
 from stbp.ops.surrogate import CURVES, Surrogate
 from stbp.paper import width_from_paper
 
@@ -82,8 +82,8 @@ def learning_curves(name: str, title: str, series: Sequence[Series]) -> Markup:
         for (line, colour), one in zip(LINES, series, strict=False):
             epochs = np.arange(1, one.accuracies.shape[1] + 1)
             errors = 100 * (1 - one.accuracies)
-            axes.plot(epochs, errors.mean(0), line, color=colour, linewidth=1.4, label=one.label, marker="o"
-                      if len(epochs) == 1 else "")  # fmt: skip
+            dot = "o" if len(epochs) == 1 else ""
+            axes.plot(epochs, errors.mean(0), line, color=colour, linewidth=1.4, label=one.label, marker=dot)
             if len(errors) > 1:
                 axes.fill_between(epochs, errors.min(0), errors.max(0), color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="epoch", ylabel="test error, %", title=title)
@@ -141,15 +141,17 @@ def rectangles(name: str, title: str, widths: Sequence[float]) -> Markup:
 
 
 def raster(name: str, title: str, o: ndarray, ylabel: str, marked: int | None = None) -> Markup:
-    """Spikes `[T, N]`, a mark each; neuron `marked` in red."""
+    """Spikes `[T, N]`, a mark each; neuron `marked` in red. Their number goes into the title."""
+    title = f"{title}: {counted(int(o.sum()), 'spike')}"
 
     def draw(axes: Axes) -> None:
         T, N = o.shape
-        for n in range(N):
-            times = np.flatnonzero(o[:, n]) + 1
-            x = np.column_stack([times, times, np.full(len(times), np.nan)]).ravel()
-            y = np.tile([n - 0.38, n + 0.38, np.nan], len(times))
-            axes.plot(x, y, color=RED if n == marked else BLUE, linewidth=2.2 if N <= 30 else 1.0)
+        for tint, chosen in ((BLUE, np.arange(N) != marked), (RED, np.arange(N) == marked)):
+            times, neurons = np.nonzero(o * chosen)
+            gap = np.full(len(times), np.nan)  # one line with gaps: a path that is short to write
+            x = np.column_stack([times + 1, times + 1, gap]).ravel()
+            y = np.column_stack([neurons - 0.4, neurons + 0.4, gap]).ravel()
+            axes.plot(x, y, color=tint, linewidth=2.2 if N <= 30 else 3.0, solid_capstyle="butt")
         axes.set(xlim=(0.3, T + 0.7), ylim=(N - 0.4, -0.6), xlabel="time step", ylabel=ylabel, title=title)
         if N <= 10:
             axes.set_yticks(range(N))

@@ -56,17 +56,21 @@ def _digit(seen: Seen, quantized: Quantized, train: DataSet, test: DataSet) -> N
     sample = int((test.labels == CLASS).nonzero()[0])
     x = test.window(torch.tensor([sample]), e, 0, torch.device("cpu"))
     image = test.picture(sample)[0].numpy()
-    before = build_network(e, train.rate(e)).record(x)[-1].o[:, 0].numpy()
-    after = dequantized(quantized).record(x)[-1].o[:, 0].numpy()
+    before, after = (
+        [trace.o[:, 0].numpy() for trace in net.record(x)]
+        for net in (build_network(e, train.rate(e)), dequantized(quantized))
+    )
     pixels = (x.dense() if isinstance(x, Spikes) else x)[:, 0, 0].numpy()
     corner = image.shape[0] // 2 - PATCH // 2
     middle = pixels[:, corner : corner + PATCH, corner : corner + PATCH].reshape(len(pixels), -1)
     seen.image = f"test image {sample} of {e.dataset}"
     seen.digit = [
         figures.picture("fig4-image", "the image, and its middle", image),
-        figures.raster("fig4-input", f"{PATCH * PATCH} inputs: the middle pixels", middle, "pixel"),
-        figures.raster("fig4-before", "output before training", before, "class", CLASS),
-        figures.raster("fig4-after", "output after training", after, "class", CLASS),
+        figures.raster("fig4-input", f"{PATCH * PATCH} inputs, the middle pixels", middle, "pixel"),
+        figures.raster("fig4-hidden-before", "hidden layer before training", before[0], "neuron"),
+        figures.raster("fig4-hidden-after", "hidden layer after training", after[0], "neuron"),
+        figures.raster("fig4-before", "output before training", before[-1], "class", CLASS),
+        figures.raster("fig4-after", "output after training", after[-1], "class", CLASS),
     ]
 
 
