@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 SPIKING = ("decay", "threshold", "surrogate", "width", "gate")  # fields that only spiking neurons read
-TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch", "bias": 0.0}  # what a network without spikes needs
+TWIN: dict[str, Any] = {
+    "T": 1,
+    "encoding": "static",
+    "init": "torch",
+    "bias": 0.0,
+}  # what a network without spikes needs
 FRAMES = ("counts", "first_saccade", "stabilize", "shift", "drop", "jitter_ms")  # fields that only recordings read
 RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
 SCALED = ("pedestrian", "folder")  # data sets of image files of any size

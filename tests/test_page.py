@@ -11,6 +11,7 @@ import torch
 
 from stbp import cli, page, paper, report, stats, tables
 from stbp.page import content, gradient, samples, speed
+from stbp.page.content import NONE
 from stbp.quantized import load
 
 
@@ -31,13 +32,12 @@ class _Reader(HTMLParser):
         self.links: list[str] = []
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.ids += [given["id"]] if "id" in given else []
+        self.ids += [value for name, value in attrs if name == "id" and value]
         self.links += [value for name, value in attrs if name in ("href", "src") and value]
         self.open += [] if tag in self.VOID else [tag]
 
     def handle_startendtag(self, tag, attrs):
-        self.ids += [value for name, value in attrs if name == "id"]
+        self.ids += [value for name, value in attrs if name == "id" and value]
 
     def handle_endtag(self, tag):
         if tag not in self.VOID:
@@ -49,7 +49,14 @@ def _result(name: str, accuracies: list[float], **fields) -> dict:
     e = paper.experiment(name).replace(**fields)
     runs = [
         {
-            "summary": {"seed": s, "epochs": e.epochs, "test_accuracy": a, "seconds": 1.0, "versions": {}, "commit": "c"},
+            "summary": {
+                "seed": s,
+                "epochs": e.epochs,
+                "test_accuracy": a,
+                "seconds": 1.0,
+                "versions": {},
+                "commit": "c",
+            },
             "metrics": [{"test_accuracy": a - 0.001 * (e.epochs - epoch)} for epoch in range(1, e.epochs + 1)],
         }
         for s, a in enumerate(accuracies)
@@ -75,7 +82,7 @@ def test_an_experiment_that_was_not_run_says_so_and_how_to_run_it():
     line = content.measured(row.tuned[0], "tuned", row, [])
     assert line.accuracy == "not yet run"
     assert line.command == "stbp train mnist-mlp --data DIR"
-    assert (line.own, line.difference, line.uncertainty, line.anchor) == ("–", "–", "–", None)
+    assert (line.own, line.difference, line.uncertainty, line.anchor) == (NONE, NONE, NONE, None)
 
 
 def test_a_difference_has_the_interval_of_our_mean_over_seeds():
@@ -84,7 +91,7 @@ def test_a_difference_has_the_interval_of_our_mean_over_seeds():
     assert line.accuracy == "98.80 ± 0.20"
     assert line.over == "3 seeds"
     assert line.own == "98.15 [97.70, 98.60]"
-    assert line.difference == "−0.09"  # noqa: RUF001
+    assert line.difference == "\N{MINUS SIGN}0.09"
     assert line.uncertainty == f"± {stats.t_quantile(0.95, 2) * 0.2 / 3**0.5:.2f}, 3 seeds" == "± 0.50, 3 seeds"
 
 
@@ -100,7 +107,7 @@ def test_a_shorter_run_is_called_one_and_yields_to_the_whole():
     short, whole = _result("mnist-cnn", [0.98], epochs=1), _result("mnist-cnn", [0.99])
     line = content.measured(row.tuned[0], "tuned", row, [short])
     assert line.remarks == ("1 of 10 epochs",)
-    assert line.own == "–"
+    assert line.own == NONE
     line = content.measured(row.tuned[0], "tuned", row, [whole, short])
     assert line.remarks == ()
     assert line.accuracy == "99.00"
@@ -112,7 +119,7 @@ def test_other_data_give_no_difference():
     row = _row("Table 3", "STBP")
     line = content.measured(row.tuned[0], "tuned", row, [_result("pedestrian-mlp", [0.8, 0.9])])
     assert line.anchor
-    assert (line.difference, line.uncertainty) == ("–", "–")
+    assert (line.difference, line.uncertainty) == (NONE, NONE)
 
 
 def test_every_published_number_is_on_the_page(html: str):
@@ -134,7 +141,7 @@ def test_every_row_of_the_paper_is_on_the_page_with_how_sure_it_is(html: str):
             if row.printed is not None:
                 found = re.search(rf">{100 * row.printed:.2f} <span class=\"sure\">(\w+)</span>", part)
                 assert found, row
-        assert len(re.findall("class=\"run", part)) == sum(len(row.paper) + len(row.tuned) for row in table.rows)
+        assert len(re.findall('class="run', part)) == sum(len(row.paper) + len(row.tuned) for row in table.rows)
 
 
 def test_the_speed_table_is_the_benchmarks(html: str):

@@ -12,12 +12,12 @@ from stbp.tables import Curve, Row
 
 Result = dict[str, Any]
 PRESETS = {"paper": "the paper's constants", "tuned": "ours"}
-NONE = "–"
+NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """An experiment of ours and what it gave; the texts are in per cent, `–` where there is nothing to say."""
+    """An experiment of ours and what it gave; the texts are in per cent, a dash where there is nothing to say."""
 
     name: str
     preset: str
@@ -46,13 +46,13 @@ class Line:
 
 
 def per_cent(share: float | None, digits: int = 2) -> str:
-    """A fraction as per cent without the sign; `–` for none."""
+    """A fraction as per cent without the sign; a dash for none."""
     return NONE if share is None else f"{100 * share:.{digits}f}"
 
 
 def signed(points: float) -> str:
     """A difference in percentage points, with a true minus."""
-    return f"{points:+.2f}".replace("-", "−")  # noqa: RUF001
+    return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def span(low: float, high: float) -> str:
