@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from tyro.conf import Positional
 
 from stbp import __version__, paper
+from stbp.reproduce_command import reproduce
 from stbp.train_command import Device, crossvalidate, say, train
 
 if TYPE_CHECKING:
@@ -271,6 +272,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "plot": plot,
     "data": data,
+    "reproduce": reproduce,
     "report": report,
     "bench": bench,
 }
@@ -304,6 +306,13 @@ def _dispatch(args: list[str]) -> None:
         tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
 
 
+_HOW_TO_GO_ON = {
+    "train": "; the same command with --resume goes on",
+    "crossvalidate": "; the same command with --resume goes on",
+    "reproduce": "; the same command goes on",
+}
+
+
 def main() -> int:
     """Run the command line; exit code 0, 2 for a mistake in the call, 1 for a fault of ours, 130 for Ctrl-C."""
     args = [arg for arg in sys.argv[1:] if arg != "--debug"]
@@ -312,7 +321,7 @@ def main() -> int:
         _dispatch(args)
     except KeyboardInterrupt:
         print(
-            "stopped" + ("; the same command with --resume goes on" if args[0] in ("train", "crossvalidate") else ""),
+            f"stopped{_HOW_TO_GO_ON.get(args[0], '')}",
             file=sys.stderr,
         )
         return 130

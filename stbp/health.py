@@ -21,6 +21,8 @@ class Finding:
     layer: str
     problem: str
     advice: str
+    # No neuron of the output fired or is within reach, so no gradient enters the network: it cannot learn.
+    fatal: bool = False
 
     def __str__(self) -> str:
         return f"{self.layer}: {self.problem}; {self.advice}"
@@ -65,7 +67,9 @@ def _examine_layer(net: Network, trace: Trace, early: bool) -> list[Finding]:
     findings = []
     if dead.sum() >= DEAD * neurons or (is_output and dead.any()):
         problem = f"{_many(dead)} never fired and never came within {curve} {seen}: no gradient can wake them"
-        findings.append(Finding("dead", name, problem, f"widen the surrogate, {_lower(largest)}"))
+        findings.append(
+            Finding("dead", name, problem, f"widen the surrogate, {_lower(largest)}", is_output and bool(dead.all()))
+        )
     elif (silent.any() and not early) if is_output else silent.sum() >= SILENT * neurons:
         problem = f"{_many(silent)} never fired {seen}"
         findings.append(Finding("silent", name, problem, _lower(largest)))

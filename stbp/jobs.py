@@ -1,4 +1,4 @@
-"""Many runs at once: one process with one thread for each core, or for each GPU, that trains one run after the other."""
+"""Many runs at once: a process of one thread for each core, or for each GPU, that trains one run after the other."""
 
 import multiprocessing
 import os
@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from stbp.experiment import Experiment
 from stbp.progress import stop_requests
@@ -45,6 +45,7 @@ class Done:
     error: str | None = None
 
 
+@runtime_checkable
 class Board(Protocol):
     """What is told of the runs while they go on."""
 
@@ -92,7 +93,7 @@ def run_all(
         with stop_requests(lambda text: None) as stop:
             while not stop() and (waiting or any(worker.job for worker in workers)):
                 for index, worker in enumerate(workers):
-                    if worker.job and not worker.hear(board):
+                    if worker.job is not None and not worker.hear(worker.job, board):
                         worker = workers[index] = _Worker(worker.place, data, device)  # the process is gone
                     if worker.job is None and waiting:
                         worker.start(waiting.pop(), board)
@@ -115,7 +116,8 @@ class _Worker:
     def __init__(self, place: str | None, data: Path | None, device: str):
         context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
         self.connection, theirs = context.Pipe()
-        self.place, self.job = place, None
+        self.place = place
+        self.job: Job | None = None
         self.process = context.Process(target=_work, args=(theirs, place, data, device), daemon=True)
         self.process.start()
         theirs.close()
@@ -125,22 +127,21 @@ class _Worker:
         self.connection.send(job)
         board.started(job)
 
-    def hear(self, board: Board) -> bool:
-        """Pass on what the process has said; False if it has died, which ends its run."""
-        assert self.job is not None
+    def hear(self, job: Job, board: Board) -> bool:
+        """Pass on what the process has said of its run; False if it has died, which ends the run."""
         try:
-            while self.job and self.connection.poll():
+            while self.job is not None and self.connection.poll():
                 match self.connection.recv():
                     case Said(text):
-                        board.said(self.job, text)
+                        board.said(job, text)
                     case Reached(epochs):
-                        board.reached(self.job, epochs)
+                        board.reached(job, epochs)
                     case Done(error):
-                        job, self.job = self.job, None
+                        self.job = None
                         board.ended(job, error)
         except (EOFError, ConnectionResetError):
             self.process.join()
-            board.ended(self.job, f"its process died (exit code {self.process.exitcode}); out of memory?")
+            board.ended(job, f"its process died (exit code {self.process.exitcode}); out of memory?")
             return False
         return True
 
@@ -187,16 +188,16 @@ def _fit(job: Job, wire: "_Wire", data: Path | None, device: str) -> None:
     if wanted.epochs > 1 and wanted.schedule != "cosine":
         begun = config.exists() and runs.read_config(job.folder).epochs > 1
         first = wanted.replace(epochs=1)
-        if not begun and silent(
+        if not begun and cannot_learn(
             fit(first, data=data, out=job.folder, resume=config.exists(), device=device, report=wire).summary
         ):
             return
     fit(wanted, data=data, out=job.folder, resume=config.exists(), device=device, report=wire)
 
 
-def silent(summary: dict[str, Any]) -> bool:
-    """Whether a run's last epoch left its output without a spike, and its health says why: it will not learn."""
-    return summary["firing_rate"][-1:] == [0.0] and bool(summary["health"])
+def cannot_learn(summary: dict[str, Any]) -> bool:
+    """Whether the health at the end of a run was such that no gradient enters the network."""
+    return summary.get("cannot_learn", False)  # summaries of older versions do not say
 
 
 class _Wire:
@@ -215,7 +216,7 @@ class _Wire:
         self.connection.send(Reached(self.finished + done / self.samples))
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
-        self.connection.send(Reached(metrics["epoch"]))
+        self.connection.send(Reached(float(metrics["epoch"])))
 
     def close(self) -> None:
         pass

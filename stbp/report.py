@@ -1,7 +1,6 @@
 """Published results: one JSON per number in `results/`, and the README's table made from them."""
 
 import dataclasses
-import itertools
 import json
 import statistics
 from collections.abc import Sequence
@@ -21,9 +20,13 @@ BENCHMARK = FOLDER / "bench" / "cpu.json"
 BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "<!-- end of speed -->"
 
 
-def collect(folders: Sequence[Path], into: Path = FOLDER, earlier: dict[str, Any] | None = None) -> Path:
-    """Join finished runs into a result file; return its path. Arguments and errors as for `join`."""
-    experiment, result = join(folders, earlier)
+def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
+    """Join finished runs into a result file; return its path. Errors as for `join`."""
+    return write(*join(folders), into)
+
+
+def write(experiment: Experiment, result: dict[str, Any], into: Path) -> Path:
+    """Write what `join` returned into a folder; return the file's path."""
     into.mkdir(parents=True, exist_ok=True)
     path = into / f"{file_name(experiment)}.json"
     write_json(path, result)
@@ -49,10 +52,11 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
         raise ValueError("name the run folders that the result is made of")
     runs = [_read(folder) for folder in folders] + ([] if earlier is None else _runs(earlier))
     first = _neutral(runs[0][0])
-    for folder, (experiment, _, _) in itertools.zip_longest(folders, runs, fillvalue="the earlier result"):
+    sources = [*map(str, folders), *["the earlier result"] * (len(runs) - len(folders))]
+    for source, (experiment, _, _) in zip(sources, runs, strict=True):
         if _neutral(experiment) != first:
             raise ValueError(
-                f"{folder} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
+                f"{source} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
             )
     runs.sort(key=lambda run: (run[0].seed, run[0].fold or 0))
     seeds = sorted({experiment.seed for experiment, _, _ in runs})
@@ -82,9 +86,7 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
 def _runs(result: dict[str, Any]) -> list[tuple[Experiment, dict[str, Any], list[dict[str, Any]]]]:
     """The runs that a result without folds was joined from, as `_read` gives them."""
     experiment = Experiment(**result["experiment"])
-    return [
-        (experiment.replace(seed=run["summary"]["seed"]), run["summary"], run["metrics"]) for run in result["runs"]
-    ]
+    return [(experiment.replace(seed=run["summary"]["seed"]), run["summary"], run["metrics"]) for run in result["runs"]]
 
 
 def _neutral(experiment: Experiment) -> Experiment:
@@ -111,6 +113,11 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
         raise ValueError(f"{experiment.name} is not registered: a published number needs an experiment in paper.py")
     registered = dataclasses.asdict(entry.experiment)
     return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k not in VARIED}
+
+
+def is_registered(experiment: Experiment) -> bool:
+    """Whether an experiment is the registered one of its name, whatever its seed, fold, and number of epochs."""
+    return not set(_changes(experiment)) - {"epochs"}
 
 
 def command(experiment: Experiment) -> str:

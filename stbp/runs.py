@@ -107,9 +107,13 @@ def read_config(folder: Path) -> Experiment:
 def read(folder: Path) -> tuple[Experiment, Checkpoint, dict[str, Any]]:
     """Experiment, last checkpoint and summary (empty while the run is not finished) of a folder."""
     experiment = read_config(folder)
-    summary = folder / "summary.json"
-    saved = _load(folder, experiment)
-    return experiment, saved, json.loads(summary.read_text()) if summary.exists() else {}
+    return experiment, _load(folder, experiment), read_summary(folder)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of the run in a folder; empty while it is not finished."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def part(saved: Checkpoint, name: str) -> dict[str, Tensor]:
@@ -164,6 +168,7 @@ def summary(
         "kernels": kernels,
         "firing_rate": last["firing_rate"],
         "health": [str(finding) for finding in findings],
+        "cannot_learn": any(finding.fatal for finding in findings),
     }
 
 
@@ -178,12 +183,19 @@ def peak_memory_mib() -> float | None:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that this package runs from, with `+` behind it if files differ; None outside one."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    """The commit of the checkout that this package runs from; None outside one.
+
+    With `+` behind it if the package's own files differ from the commit's: others do not decide what a run gives.
+    """
+    package = Path(__file__).resolve().parent
+    if not (package.parent / ".git").exists():
         return None
+    git = ["git", "-C", str(package)]
     try:
-        command = ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+", "--exclude=*"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        described = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+        differs = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], timeout=10).returncode
     except (OSError, subprocess.SubprocessError):
         return None
+    return described + ("+" if differs else "")

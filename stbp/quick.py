@@ -1,0 +1,62 @@
+"""`stbp reproduce --quick`: every experiment made tiny, on tiny data sets made from the digits that come with stbp."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from stbp.data import load, write_events
+from stbp.data.events.record import empty
+from stbp.experiment import Experiment
+
+TRAIN, TEST = 40, 20  # samples
+EVENTS = 200  # of a recording
+
+
+def tiny(experiment: Experiment) -> Experiment:
+    """The same experiment over two steps, two epochs and two folds, so that it takes no time; it learns nothing."""
+    folds = {} if experiment.folds is None else {"folds": 2}
+    return experiment.replace(T=min(experiment.T, 2), epochs=2, batch_size=20, **folds)
+
+
+def write_data(folder: Path) -> None:
+    """Stand-ins for MNIST, Fashion-MNIST, N-MNIST and the pedestrians, as `--data` takes them."""
+    train, test = load("digits")
+    for split, digits, n in (("train", train, TRAIN), ("test", test, TEST)):
+        images, labels = digits.images[:n, 0].numpy(), digits.labels[:n].numpy()
+        for name in ("mnist", "fashion-mnist"):
+            prefix = folder / name / ("train" if split == "train" else "t10k")
+            _write_idx(Path(f"{prefix}-images-idx3-ubyte"), _enlarged(images, 3, 28))
+            _write_idx(Path(f"{prefix}-labels-idx1-ubyte"), labels.astype(np.uint8))
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            picture = folder / "pedestrian" / split / ("odd" if label % 2 else "even") / f"{number}.png"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(picture)
+            recording = folder / "n-mnist" / split.capitalize() / str(label) / f"{number + 1:05}.bin"
+            recording.parent.mkdir(parents=True, exist_ok=True)
+            write_events(recording, _events(_enlarged(image[None], 4, 34)[0], number))
+
+
+def _enlarged(images: np.ndarray, times: int, size: int) -> np.ndarray:
+    """Every pixel as a square, in the middle of a dark image of this size."""
+    border = (size - times * images.shape[1]) // 2
+    large = images.repeat(times, 1).repeat(times, 2)
+    return np.pad(large, ((0, 0), (border, border), (border, border)))
+
+
+def _write_idx(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(f">{1 + values.ndim}I", 0x0800 | values.ndim, *values.shape)
+    path.write_bytes(header + values.tobytes())
+
+
+def _events(image: np.ndarray, seed: int) -> np.ndarray:
+    """A recording of 300 ms, in which bright pixels have most of the events."""
+    random = np.random.default_rng(seed)
+    pixels = random.choice(image.size, EVENTS, p=image.ravel() / image.sum(dtype=float))
+    events = empty(EVENTS)
+    events["t"] = np.sort(random.integers(0, 300_000, EVENTS))
+    events["y"], events["x"] = np.unravel_index(pixels, image.shape)
+    events["p"] = random.integers(0, 2, EVENTS)
+    return events

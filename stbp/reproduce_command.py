@@ -1,0 +1,147 @@
+"""`stbp reproduce`: the command. Torch is imported when something is to be run."""
+
+import dataclasses
+import difflib
+import json as json_format
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from tyro.conf import Positional
+
+from stbp import report
+from stbp.comparison import StandIn, compare, grid, pairs, points
+from stbp.jobs import places
+from stbp.reproduce import Plan, wanted
+from stbp.tables import Figure, Table, groups
+from stbp.train_command import Device, say
+
+QUICK_SEEDS = 2  # as many as it takes for a standard deviation
+NARROWEST = 132  # columns of a table: a terminal with fewer breaks its lines, but nothing is left out
+
+
+def reproduce(
+    names: Annotated[
+        Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="NAME...", help=f"What: {', '.join(groups())}, or all."),
+    ] = (),
+    quick: Annotated[
+        bool, tyro.conf.arg(help="Walk through with tiny runs on made-up data, in a moment; the numbers mean nothing.")
+    ] = False,
+    seeds: Annotated[
+        int | None,
+        tyro.conf.arg(
+            help="Seeds of every experiment: by default 5 of ours, 1 with the paper's constants. 0 runs nothing and "
+            "shows what is there."
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, a download.")
+    ] = None,
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for the folders of the runs.")] = Path("runs"),
+    device: Annotated[Device, tyro.conf.arg(help="Where to compute.")] = "auto",
+    jobs: Annotated[
+        int | None, tyro.conf.arg(help="Runs at once, of one thread each; by default one for each core, or GPU.")
+    ] = None,
+    json: Annotated[bool, tyro.conf.arg(help="Print JSON.")] = False,
+) -> None:
+    """The paper's tables and figures: run what is missing, go on with what was stopped, show it beside the paper."""
+    chosen = _chosen(names)
+    if seeds is not None and seeds < 0:
+        raise ValueError(f"seeds must be 0 or more; got {seeds}")
+    if not quick:
+        plan = Plan(wanted(chosen, seeds), out, report.FOLDER)
+        _run_and_show(plan, chosen, data, device, jobs, json)
+        return
+    if data is not None or out != Path("runs") or seeds is not None:
+        raise ValueError("--data, --out and --seeds have no effect with --quick, which makes its own data; leave away")
+    _walk_through(chosen, device, jobs, json)
+
+
+def _chosen(names: Sequence[str]) -> list[Table | Figure]:
+    known = groups()
+    if not names:
+        raise ValueError(f"stbp reproduce needs a name: {', '.join(known)}, or all")
+    for name in names:
+        if name not in (*known, "all"):
+            nearest = difflib.get_close_matches(name, (*known, "all"), n=1)
+            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            raise ValueError(f"nothing to reproduce is called {name!r}{hint} (there are {', '.join(known)}, and all)")
+    return list(known.values()) if "all" in names else [known[name] for name in dict.fromkeys(names)]
+
+
+def _walk_through(chosen: Sequence[Table | Figure], device: Device, jobs: int | None, json: bool) -> None:
+    from stbp.quick import tiny, write_data
+
+    with TemporaryDirectory(prefix="stbp-quick-") as folder:
+        data, out = Path(folder) / "data", Path(folder) / "runs"
+        write_data(data)
+        _run_and_show(Plan(wanted(chosen, QUICK_SEEDS, tiny), out, None), chosen, data, device, jobs, json, tiny)
+
+
+def _run_and_show(
+    plan: Plan,
+    chosen: Sequence[Table | Figure],
+    data: Path | None,
+    device: Device,
+    jobs: int | None,
+    json: bool,
+    stand_in: StandIn = lambda experiment: experiment,
+) -> None:
+    missing = plan.jobs()
+    if missing:
+        plan.run(missing, places(device, jobs), data, device, quiet=plan.published is None)
+    results = plan.results()
+    if json:
+        content = [_content(name, group, results, stand_in) for name, group in groups().items() if group in chosen]
+        print(json_format.dumps({"quick": plan.published is None, "groups": content}, indent=2))
+    else:
+        for group in chosen:
+            _show(group, results, stand_in)
+        say(
+            "\nOurs: the last epoch, mean and standard deviation. Behind a difference: the 95 % t interval of our mean "
+            "alone, for the paper's number is one run. Last column: mean, least and greatest of the last ten epochs of "
+            "one run, the paper's own statistic."
+        )
+        if plan.published is None:
+            say("[bold]--quick: tiny runs on made-up data. These numbers mean nothing.[/bold]")
+    if plan.failures:
+        count = sum(map(len, plan.failures.values()))
+        name, errors = next(iter(plan.failures.items()))
+        raise ValueError(f"{count} of {len(missing)} runs failed, the others are there; {name}: {errors[0]}")
+
+
+def _content(name: str, group: Table | Figure, results: Sequence[dict[str, Any]], stand_in: StandIn) -> dict[str, Any]:
+    rows = []
+    for row in compare(group, results, stand_in):
+        printed = {k: v for k, v in dataclasses.asdict(row.printed).items() if k not in ("paper", "tuned")}
+        rows.append({**printed, "measured": [_plain(measured) for measured in row.measured]})
+    found = [_plain(pair) for pair in pairs(group, results, stand_in)]
+    return {"name": name, "title": f"{group.number}: {group.title}", "rows": rows, "pairs": found}
+
+
+def _plain(item: Any) -> dict[str, Any]:
+    """A dataclass as JSON has it, its named tuples as objects."""
+    values = {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
+    return {name: value._asdict() if hasattr(value, "_asdict") else value for name, value in values.items()}
+
+
+def _show(group: Table | Figure, results: Sequence[dict[str, Any]], stand_in: StandIn) -> None:
+    compared = compare(group, results, stand_in)
+    say(f"\n[bold]{escape(group.number)}: {escape(group.title)}[/bold]")
+    if isinstance(group, Figure):
+        say(f"the paper finds ({group.certainty}): {escape(group.finding)}")
+    Console(highlight=False, width=max(Console().width, NARROWEST)).print(grid(compared))
+    for pair in pairs(group, results, stand_in):
+        n = pair.difference.n
+        say(f"STBP minus SDBP, {pair.stbp}: {escape(points(pair.difference))} points, {n} seed{'s'[: n > 1]} in pairs")
+    for part, measured in ((c.printed, m) for c in compared for m in c.measured if m.stopped):
+        say(f"{part.label}: {measured.name} was stopped after its first epoch, it cannot learn:")
+        for finding in measured.health:
+            say(f"  health: {escape(finding)}")
+    if group.remark:
+        say(escape(group.remark))
