@@ -72,22 +72,22 @@ def _result(name: str, accuracies: list[float], **fields) -> dict:
     }
 
 
-def _row(number: str, label: str) -> tables.Row:
+def _ours(number: str, results: list[dict], label: str = "STBP") -> content.Measured:
+    """What the page says of the experiment with our settings in that row."""
     table = next(table for table in tables.TABLES if table.number == number)
-    return next(row for row in table.rows if row.label == label)
+    line = next(line for line in content.lines(table, results) if line.row.label == label)
+    return next(measured for measured in line.ours if measured.preset == "tuned")
 
 
 def test_an_experiment_that_was_not_run_says_so_and_how_to_run_it():
-    row = _row("Table 2", "STBP")
-    line = content.measured(row.tuned[0], "tuned", row, [])
+    line = _ours("Table 2", [])
     assert line.accuracy == "not yet run"
     assert line.command == "stbp train mnist-mlp --data DIR"
     assert (line.own, line.difference, line.uncertainty, line.anchor) == (NONE, NONE, NONE, None)
 
 
 def test_a_difference_has_the_interval_of_our_mean_over_seeds():
-    row = _row("Table 2", "STBP")
-    line = content.measured(row.tuned[0], "tuned", row, [_result("mnist-mlp", [0.986, 0.988, 0.990])])
+    line = _ours("Table 2", [_result("mnist-mlp", [0.986, 0.988, 0.990])])
     assert line.accuracy == "98.80 ± 0.20"
     assert line.over == "3 seeds"
     assert line.own == "98.15 [97.70, 98.60]"
@@ -96,28 +96,25 @@ def test_a_difference_has_the_interval_of_our_mean_over_seeds():
 
 
 def test_one_seed_leaves_the_uncertainty_of_its_test_set():
-    row = _row("Table 2", "STBP")
-    line = content.measured(row.tuned[0], "tuned", row, [_result("mnist-mlp", [0.99])])
+    line = _ours("Table 2", [_result("mnist-mlp", [0.99])])
     assert line.uncertainty == "± 0.20, one seed"
     assert line.difference == "+0.11"
 
 
 def test_a_shorter_run_is_called_one_and_yields_to_the_whole():
-    row = _row("Table 5", "STBP")
     short, whole = _result("mnist-cnn", [0.98], epochs=1), _result("mnist-cnn", [0.99])
-    line = content.measured(row.tuned[0], "tuned", row, [short])
+    line = _ours("Table 5", [short])
     assert line.remarks == ("1 of 10 epochs",)
     assert line.own == NONE
-    line = content.measured(row.tuned[0], "tuned", row, [whole, short])
+    line = _ours("Table 5", [whole, short])
     assert line.remarks == ()
     assert line.accuracy == "99.00"
     other = _result("mnist-cnn", [0.5], threshold=0.9)
-    assert content.measured(row.tuned[0], "tuned", row, [other]).anchor is None
+    assert _ours("Table 5", [other]).anchor is None
 
 
 def test_other_data_give_no_difference():
-    row = _row("Table 3", "STBP")
-    line = content.measured(row.tuned[0], "tuned", row, [_result("pedestrian-mlp", [0.8, 0.9])])
+    line = _ours("Table 3", [_result("pedestrian-mlp", [0.8, 0.9])])
     assert line.anchor
     assert (line.difference, line.uncertainty) == (NONE, NONE)
 
@@ -266,3 +263,24 @@ def test_the_published_network_is_what_its_file_says():
     assert found.about["quantized_accuracy"] > 0.98
     assert found.about["commit"]
     assert not found.about["commit"].endswith("+")
+
+
+def test_runs_that_cannot_learn_are_shown_with_what_health_says_of_them():
+    result = _result("mnist-mlp-paper", [0.1], epochs=1)
+    result["runs"][0]["summary"]["health"] = ["error: layer 1 never fires"]
+    table = next(table for table in tables.TABLES if table.number == "Table 2")
+    found = next(m for line in content.lines(table, [result]) for m in line.ours if m.name == "mnist-mlp-paper")
+    assert found.anchor
+    assert (found.difference, found.own) == (NONE, NONE)
+    assert found.remarks[0].startswith("1 run stopped after the first epoch")
+    assert found.remarks[1] == "error: layer 1 never fires"
+
+
+def test_the_ablation_is_paired_by_seed():
+    a = _result("mnist-mlp-400-paper-adam", [0.986, 0.988])
+    b = _result("mnist-mlp-400-paper-sdbp-adam", [0.985, 0.986])
+    table = next(table for table in tables.TABLES if table.number == "Table 7")
+    [(pair, points)] = content.pairs(table, [a, b])
+    assert pair.sdbp == "mnist-mlp-400-paper-sdbp-adam"
+    half = stats.t_quantile(0.95, 1) * 0.05
+    assert points == f"+0.15 [{0.15 - half:+.2f}, {0.15 + half:+.2f}], 2 seeds"

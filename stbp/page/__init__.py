@@ -12,7 +12,7 @@ import torch
 from markupsafe import Markup
 
 import stbp
-from stbp import report, runs, tables
+from stbp import comparison, report, runs, tables
 from stbp.experiment import Experiment
 from stbp.files import write_atomically
 from stbp.ops.lif.reference import Gate
@@ -87,7 +87,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         made={"stbp": stbp.__version__, "commit": runs.commit(), "torch": torch.__version__, **_machine()},
         constants=tables.CONSTANTS,
         groups=[
-            (key, table, content.lines(table, results))
+            (key, table, content.lines(table, results), content.pairs(table, results))
             for key, table in tables.groups().items()
             if isinstance(table, tables.Table)
         ],
@@ -205,15 +205,19 @@ def _shapes() -> list[Markup]:
 
 def _study(key: str, figure: tables.Figure, results: Sequence[Result]) -> dict[str, Any]:
     """A figure of curves: what was run of it is drawn, what was not is listed."""
-    rows, panels = [], []
+    rows = [
+        (c.label, m) for c, ours in zip(figure.curves, content.measured(figure, results), strict=True) for m in ours
+    ]
+    panels = []
     for preset in content.PRESETS:
         series = []
         for curve in figure.curves:
             for experiment in getattr(curve, preset):
-                rows.append((curve.label, content.measured(experiment, preset, None, results)))
-                result = content.find(experiment, results)
+                result = comparison.find(results, experiment)
                 if result is not None:
-                    series.append(_series(curve.label, result))
+                    series.append(
+                        _series(f"{curve.label}, {experiment.optimizer}" if preset == "paper" else curve.label, result)
+                    )
         if series:
             panels.append(figures.learning_curves(f"{key}-{preset}", content.PRESETS[preset], series))
     return {"key": key, "figure": figure, "rows": rows, "panels": panels}

@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stbp import report, stats, tables
+from stbp import comparison, report, stats, tables
 from stbp.experiment import Experiment
-from stbp.tables import Curve, Row
+from stbp.tables import Row
 
 Result = dict[str, Any]
 PRESETS = {"paper": "the paper's constants", "tuned": "ours"}
@@ -63,27 +63,69 @@ def span(low: float, high: float) -> str:
 def lines(table: tables.Table, results: Sequence[Result]) -> list[Line]:
     """The rows of a table, each with what our experiments gave."""
     return [
-        Line(
-            row,
-            per_cent(row.printed),
-            "" if row.interval is None else span(*row.interval),
-            tuple(measured(e, preset, row, results) for preset, e in _experiments(row)),
-        )
-        for row in table.rows
+        Line(row, per_cent(row.printed), "" if row.interval is None else span(*row.interval), ours)
+        for row, ours in zip(table.rows, measured(table, results), strict=True)
     ]
 
 
-def _experiments(part: Row | Curve) -> Iterator[tuple[str, Experiment]]:
-    for preset in PRESETS:
-        for experiment in getattr(part, preset):
-            yield preset, experiment
+def measured(group: tables.Table | tables.Figure, results: Sequence[Result]) -> list[tuple[Measured, ...]]:
+    """For each row of a table, or curve of a figure, what its experiments gave."""
+    compared = comparison.compare(group, results, lambda experiment: nearest(experiment, results))
+    return [
+        tuple(
+            _worded(found, experiment, results)
+            for found, experiment in zip(row.measured, (*row.printed.paper, *row.printed.tuned), strict=True)
+        )
+        for row in compared
+    ]
 
 
-def find(experiment: Experiment, results: Sequence[Result]) -> Result | None:
-    """The result of exactly this experiment, whatever its seeds; else the longest of one that differs in epochs."""
-    wanted = experiment.replace(seed=0, folds=None, fold=None)
-    same = [r for r in results if of(r).replace(epochs=wanted.epochs) == wanted and r.get("folds") == experiment.folds]
-    return max(same, key=lambda r: (of(r).epochs == wanted.epochs, of(r).epochs), default=None)
+def nearest(experiment: Experiment, results: Sequence[Result]) -> Experiment:
+    """The experiment, or where it was not run the one with the most epochs of those that differ in epochs alone."""
+    if comparison.find(results, experiment) or comparison.find_stopped(results, experiment):
+        return experiment
+    others = (experiment.replace(epochs=epochs) for epochs in sorted({of(r).epochs for r in results}, reverse=True))
+    return next((other for other in others if comparison.find(results, other)), experiment)
+
+
+def pairs(table: tables.Table, results: Sequence[Result]) -> list[tuple[comparison.Pair, str]]:
+    """STBP minus SDBP over common seeds: the pair, and the difference in points with its interval."""
+    found = comparison.pairs(table, results, lambda experiment: nearest(experiment, results))
+    return [(pair, f"{comparison.points(pair.difference)}, {pair.difference.n} seeds") for pair in found]
+
+
+def _worded(found: comparison.Measured, experiment: Experiment, results: Sequence[Result]) -> Measured:
+    if found.accuracy is None:
+        return Measured(found.name, found.preset, found.command, "not yet run", "", NONE, NONE, NONE, (), None)
+    taken = nearest(experiment, results)
+    result = comparison.find(results, taken) or comparison.find_stopped(results, taken)
+    assert result is not None
+    epochs = of(result).epochs
+    remarks = [f"{epochs} of {experiment.epochs} epochs"] if epochs != experiment.epochs and not found.stopped else []
+    if found.stopped:
+        runs = f"{found.stopped} run{'s' if found.stopped > 1 else ''}"
+        remarks += [f"{runs} stopped after the first epoch, for lack of anything to learn from", *found.health]
+    last, difference = found.last, found.difference
+    return Measured(
+        found.name,
+        found.preset,
+        found.command,
+        report.accuracy(result),
+        found.over,
+        NONE if last is None or last.n < 10 else f"{per_cent(last.mean)} {span(last.low, last.high)}",
+        NONE if difference is None else signed(100 * difference.mean),
+        NONE if difference is None else _uncertainty(found.accuracy, result["runs"][0]["summary"]),
+        tuple(remarks),
+        anchor(result),
+    )
+
+
+def _uncertainty(ours: stats.Estimate, summary: dict[str, Any]) -> str:
+    """Half the 95 % interval of our mean in points: over seeds, or of one seed that of a share of its test samples."""
+    if ours.high is not None:
+        return f"± {100 * (ours.high - ours.mean):.2f}, {ours.n} seeds"
+    samples = summary.get("test_samples", 10_000)  # results of before it was noted are of 10,000
+    return f"± {100 * 1.96 * math.sqrt(ours.mean * (1 - ours.mean) / samples):.2f}, one seed"
 
 
 def of(result: Result) -> Experiment:
@@ -95,45 +137,6 @@ def anchor(result: Result) -> str:
     """The id of a result's section on the page."""
     folds = {} if "folds" not in result else {"folds": result["folds"], "fold": 0}
     return f"result-{report.file_name(of(result).replace(**folds))}"
-
-
-def measured(experiment: Experiment, preset: str, row: Row | None, results: Sequence[Result]) -> Measured:
-    """What an experiment gave, beside the row that it answers; without a result, the reason and the command."""
-    command = report.command(experiment)
-    result = find(experiment, results)
-    if result is None:
-        return Measured(experiment.name, preset, command, "not yet run", "", NONE, NONE, NONE, (), None)
-    accuracies, runs = result["test_accuracy"], result["runs"]
-    last = stats.last_epochs(runs[0]["metrics"])
-    own = f"{per_cent(last.mean)} {span(last.low, last.high)}" if last.n == 10 else NONE
-    difference, uncertainty = NONE, NONE
-    if row is not None and row.printed is not None and row.data == "same":
-        difference = signed(100 * (stats.estimate(accuracies).mean - row.printed))
-        uncertainty = _uncertainty(accuracies, runs[0]["summary"].get("test_samples", 10_000))
-    epochs = of(result).epochs
-    short = [f"{epochs} of {experiment.epochs} epochs"] if epochs != experiment.epochs else []
-    health = [str(finding) for finding in runs[0]["summary"].get("health", [])]
-    return Measured(
-        experiment.name,
-        preset,
-        result["command"],
-        report.accuracy(result),
-        report.over(result),
-        own,
-        difference,
-        uncertainty,
-        (*short, *health),
-        anchor(result),
-    )
-
-
-def _uncertainty(accuracies: Sequence[float], samples: int) -> str:
-    """Half the 95 % interval of our mean in points: over seeds, or of one seed that of a share of so many samples."""
-    found = stats.estimate(accuracies)
-    if found.high is not None:
-        return f"± {100 * (found.high - found.mean):.2f}, {found.n} seeds"
-    half = 1.96 * math.sqrt(found.mean * (1 - found.mean) / samples)
-    return f"± {100 * half:.2f}, one seed"
 
 
 def settings(experiment: Experiment) -> dict[str, str]:
@@ -212,5 +215,6 @@ def trials(tuning: Result) -> list[Trial]:
     for mean, trial in sorted(zip(means, tried, strict=True), key=lambda pair: -pair[0]):
         values = trial["validation_accuracy"]
         text = ", ".join(f"{name} {value}" for name, value in trial["fields"].items() if name not in common)
-        rows.append(Trial(text or "as registered", per_cent(mean), span(min(values), max(values)), mean == max(means)))
+        best = tuning.get("best", {}).items() <= trial["fields"].items() if "best" in tuning else mean == max(means)
+        rows.append(Trial(text or "as registered", per_cent(mean), span(min(values), max(values)), best))
     return rows

@@ -150,7 +150,8 @@ def raster(name: str, title: str, o: ndarray, ylabel: str, marked: int | None = 
             times, neurons = np.nonzero(o * chosen)
             gap = np.full(len(times), np.nan)  # one line with gaps: a path that is short to write
             x = np.column_stack([times + 1, times + 1, gap]).ravel()
-            y = np.column_stack([neurons - 0.4, neurons + 0.4, gap]).ravel()
+            half = 0.4 if N <= 30 else 1.2  # of many neurons the marks overlap, or they could not be seen
+            y = np.column_stack([neurons - half, neurons + half, gap]).ravel()
             axes.plot(x, y, color=tint, linewidth=2.2 if N <= 30 else 3.0, solid_capstyle="butt")
         axes.set(xlim=(0.3, T + 0.7), ylim=(N - 0.4, -0.6), xlabel="time step", ylabel=ylabel, title=title)
         if N <= 10:

@@ -45,21 +45,6 @@ def _network(name: str, found: dict[str, Any]) -> Network:
     longest, ours = max(steps.values()), steps["stbp"]
     order = sorted(steps, key=lambda key: steps[key])
     timed = [_timed(key, subjects[key], steps[key] / longest, steps[key] / ours) for key in order]
-    left_out: list[str]
-
-
-def networks(benchmark: dict[str, Any] | None) -> list[Network]:
-    """What `stbp bench --peers` measured; nothing where there is no benchmark."""
-    return [_network(name, found) for name, found in (benchmark or {"networks": {}})["networks"].items()]
-
-
-def _network(name: str, found: dict[str, Any]) -> Network:
-    subjects = found["subjects"]
-    steps = {key: subject["step"]["median"] for key, subject in subjects.items() if subject["status"] == "timed"}
-    longest, ours = max(steps.values()), steps["stbp"]
-    timed = [
-        _timed(key, subjects[key], steps[key] / longest, steps[key] / ours) for key in sorted(steps, key=steps.get)
-    ]  # type: ignore[arg-type]
     left_out = [f"{key}: {subject['status']}" for key, subject in subjects.items() if key not in steps]
     task = found["task"]
     return Network(name, f"T = {task['T']}, batch {task['batch']}, {found['input']}", timed, left_out)
