@@ -163,6 +163,8 @@ class Sheet:
     # Seed or fold, test accuracy, seconds, commit of every run.
     runs: list[dict[str, Any]]
     versions: str
+    # What stbp said of the networks' health, of all runs.
+    health: list[str]
 
 
 def sheets(results: Sequence[Result]) -> list[Sheet]:
@@ -177,6 +179,7 @@ def sheets(results: Sequence[Result]) -> list[Sheet]:
             settings(of(result)),
             [_run(index, run, "folds" in result) for index, run in enumerate(result["runs"])],
             ", ".join(f"{k} {v}" for k, v in result["runs"][0]["summary"]["versions"].items()),
+            list(dict.fromkeys(text for run in result["runs"] for text in run["summary"].get("health", []))),
         )
         for result in results
     ]
