@@ -141,6 +141,19 @@ def test_every_spike_is_the_python_networks(opened: Any, network: Quantized, flo
         assert found == expected
 
 
+def test_every_potential_is_the_python_networks_bit_for_bit(opened: Any, network: Quantized, float_network: nn.Network):
+    images, e = _images(), network.experiment
+    traces = float_network.record(ops.bernoulli(images, e.T, e.seed, 0, torch.zeros(len(images), dtype=torch.int64)))
+    for b, image in enumerate(images):
+        script = """const [layer] = stbp.atRest(stbp.net);
+            return stbp.encode(arguments[0], stbp.net.T, stbp.net.seed, 0).map((input) => {
+                stbp.advance(layer, stbp.net, input);
+                return [...layer.u];
+            });"""
+        found = torch.tensor(opened.execute_script(script, image.tolist()), dtype=torch.float64)
+        assert torch.equal(found, traces[0].u[:, b].double())
+
+
 def test_a_drawing_is_put_where_mnists_digits_are(opened: Any):
     for strokes in [*DIGITS.values(), [[(0.1, 0.1), (0.2, 0.12)]], [[(0.5, 0.5)]]]:
         found = opened.execute_script("return [...stbp.normalise(arguments[0])]", strokes)

@@ -40,6 +40,18 @@ def test_weights_lie_on_the_finest_grid_that_holds_them():
         assert bool(((synapse.bias * step - linear.bias).abs() <= step / 2).all())
 
 
+def test_the_float_network_is_exactly_the_one_of_8_bits():
+    small = quantized.quantize(untrained("64-30-10", (1, 8, 8)))
+    net = quantized.dequantized(small)
+    for linear, synapse in zip((net[0], net[2]), small.synapses, strict=True):
+        assert isinstance(linear, nn.Linear)
+        assert linear.bias is not None
+        scale = 2.0 ** synapse.exponent.double()
+        assert torch.equal(linear.weight.double() * scale[:, None], synapse.weight.double())
+        assert torch.equal(linear.bias.double() * scale, synapse.bias.double())
+        assert bool(linear.bias.any())
+
+
 def test_a_current_is_the_same_whatever_the_order_of_its_sum():
     net = quantized.dequantized(quantized.quantize(untrained("784-40-10", (1, 28, 28))))
     linear = net[0]

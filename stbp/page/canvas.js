@@ -167,6 +167,6 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   window.addEventListener("resize", draw);
   window.addEventListener("beforeprint", draw);
-  window.stbp = { net, run, normalise, philox };
+  window.stbp = { net, run, normalise, philox, encode, advance, atRest };
   think(net.T);
 })();

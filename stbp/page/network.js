@@ -60,11 +60,16 @@ function unpack(packed) {
   return { ...packed, threshold, keep0, keep1, layers };
 }
 
-// Spikes of one image (bytes 0..255) through all layers: for each step, indices of what fired in input and layers.
-function run(net, image, sample) {
-  const layers = net.layers.map((layer) => ({
+// The layers of a network before the first step: potentials and spikes are zero.
+function atRest(net) {
+  return net.layers.map((layer) => ({
     ...layer, u: new Float32Array(layer.bias.length), o: new Uint8Array(layer.bias.length),
   }));
+}
+
+// Spikes of one image (bytes 0..255) through all layers: for each step, indices of what fired in input and layers.
+function run(net, image, sample) {
+  const layers = atRest(net);
   return encode(image, net.T, net.seed, sample).map((input) => {
     const fired = [input];
     for (const layer of layers) fired.push(advance(layer, net, fired[fired.length - 1]));
