@@ -65,12 +65,12 @@ def find_stopped(results: Iterable[dict[str, Any]], experiment: Experiment) -> d
 
 
 def _is_of(result: dict[str, Any], experiment: Experiment) -> bool:
-    wanted = dataclasses.asdict(experiment)
-    defaults = {f.name: f.default for f in dataclasses.fields(Experiment)}  # of fields that are newer than the result
-    return result.get("folds") == experiment.folds and all(
-        result["experiment"].get(name, defaults[name]) == value
-        for name, value in wanted.items()
-        if name not in report.VARIED
+    if result["experiment"]["name"] != experiment.name or result.get("folds") != experiment.folds:
+        return False
+    return all(
+        result["experiment"].get(field.name, field.default) == getattr(experiment, field.name)  # or before it existed
+        for field in dataclasses.fields(experiment)
+        if field.name not in report.VARIED
     )
 
 

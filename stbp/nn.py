@@ -1,7 +1,6 @@
 """Modules over a time window `[T, B, ...]`, `Network`, and `build` for the paper's notation.
 
-Modules hold parameters and constants only; the state of a neuron is an argument and a result, so there is nothing to
-reset.
+Modules hold parameters and constants only; a neuron's state is an argument and a result: there is nothing to reset.
 """
 
 import math
@@ -142,8 +141,7 @@ class Trace(NamedTuple):
 class Network(torch.nn.Sequential):
     """A chain of modules over a window; `state_dict` keys count every module, as in `torch.nn.Sequential`.
 
-    Modules that are not of this file get the T*B frames at once, `flatten(0, 1)`, so layers of `torch.nn` can stand
-    anywhere between them.
+    Modules that are not of this file get the T*B frames at once, `flatten(0, 1)`: layers of `torch.nn` fit in between.
 
     Args:
         flatten_input: flatten `[T, B, C, H, W]` input for a first layer that takes `[T, B, N]`.
@@ -369,11 +367,9 @@ def initialise(
     Args:
         input_rate: mean value of the network's input per step, in (0, 1]; read by `balanced` alone.
         seed: in [0, 2^32).
-        bias: biases are drawn from U[0, bias); 0 leaves them at zero. At the paper's threshold of 1.5, where weights
-            alone leave the network silent, biases from U[0, 1.5) make it fire.
+        bias: biases are drawn from U[0, bias), which makes a network fire that its weights leave silent.
 
-    Raises:
-        ValueError: an unknown name, or a rate, seed or bias out of its range.
+    Raises: ValueError, for an unknown name, or a rate or seed out of its range.
     """
     if init not in get_args(Init):
         raise ValueError(f"init must be one of {', '.join(get_args(Init))}; got {init!r}")
@@ -381,8 +377,6 @@ def initialise(
         raise ValueError(f"seed must lie in [0, 2^32); got {seed}")
     if not 0 < input_rate <= 1:
         raise ValueError(f"input_rate must lie in (0, 1]: the mean input per step; got {input_rate}")
-    if not 0 <= bias < math.inf:
-        raise ValueError(f"bias must be 0 or more: biases are drawn from 0 up to it; got {bias}")
     rate = input_rate
     last = max((index for index, module in enumerate(net) if isinstance(module, Linear | Conv2d)), default=0)
     for index, module in enumerate(net):

@@ -78,27 +78,30 @@ class Plan:
         """
         from stbp.runs import read_config
 
-        known = self.results()
-        runs = self._missing(experiment, self.wanted[experiment], known)
-        finished = [folder for run in runs if _is_finished(folder := folder_of(run, self.out), run)]
-        if experiment.folds is not None and len(finished) < experiment.folds:
+        seeds = self.wanted[experiment]
+        there = [run for run in self._missing(experiment, seeds, ()) if _is_finished(folder_of(run, self.out), run)]
+        if not there or (experiment.folds is not None and len(there) < experiment.folds):
             return []
+        known = self.results()
+        missing = self._missing(experiment, seeds, known)
+        finished = [folder_of(run, self.out) for run in there if run in missing]
         written = []
-        for length, there in ((experiment.epochs, find), (1, find_stopped)):
+        for length, earlier in ((experiment.epochs, find), (1, find_stopped)):
             folders = [folder for folder in finished if read_config(folder).epochs == length]
             finished = [folder for folder in finished if folder not in folders]
             if folders:
-                registered, result = report.join(folders, there(known, experiment))
+                registered, result = report.join(folders, earlier(known, experiment))
                 written.append(report.write(registered, result, self._place(registered, result)))
         return written
 
     def _place(self, experiment: Experiment, result: dict[str, Any]) -> Path:
         """Published is what comes from a commit, in a checkout; variants of registered experiments lie apart."""
-        from stbp.runs import commit  # needs torch
+        from stbp.runs import commit
 
-        commits = [run["summary"]["commit"] or "+" for run in result["runs"]]
-        clean = commit() is not None and not any(one.endswith("+") for one in commits)
-        folder = self.published if self.published is not None and clean else self.local
+        folder = self.local
+        if self.published is not None and commit() is not None:
+            commits = [run["summary"]["commit"] or "+" for run in result["runs"]]
+            folder = self.local if any(one.endswith("+") for one in commits) else self.published
         return folder if report.is_registered(experiment) else folder / "variants"
 
     def run(
@@ -112,10 +115,12 @@ class Plan:
         board = _Board(jobs, len(at), self, quiet)
         try:
             run_all(jobs, board, at=at, data=data, device=device)
-        finally:
-            board.close()
+        except KeyboardInterrupt:
             for experiment in self.wanted:
                 self.collect(experiment)
+            raise
+        finally:
+            board.close()
 
 
 def folder_of(run: Experiment, out: Path) -> Path:

@@ -1,5 +1,5 @@
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -31,7 +31,7 @@ def result_of(experiment: Experiment, *accuracies: float, cannot_learn: bool = F
     }
 
 
-def table(data="same") -> Table:
+def table(data: Literal["same", "part", "other"] = "same") -> Table:
     row = Row("STBP", "784-400-10", 0.90, "recalled", paper=(SDBP,), tuned=(OURS,), data=data)
     return Table("Table 9", "nothing", (Row("Others", "784-10", 0.8, "quoted"), row))
 
@@ -53,7 +53,7 @@ def test_ours_is_the_last_epochs_mean_beside_the_papers_own_statistic():
 
 
 @pytest.mark.parametrize("data", ["part", "other"])
-def test_no_difference_is_given_on_other_data(data):
+def test_no_difference_is_given_on_other_data(data: Literal["part", "other"]):
     ours = compare(table(data), [result_of(OURS, 0.7)])[1].measured[1]
     assert ours.accuracy is not None
     assert ours.difference is None

@@ -20,6 +20,7 @@ def example(**fields) -> Experiment:
         ({"T": 0}, "T must be at least 1; got 0"),
         ({"decay": 1.0}, r"decay must be in \[0, 1\)"),
         ({"threshold": math.inf}, "threshold must be positive"),
+        ({"bias": -0.1}, "bias must be 0 or more"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"learning_rate": math.nan}, "learning_rate must be positive"),
         ({"seed": 2**32}, "seed must be in"),

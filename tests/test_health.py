@@ -68,3 +68,14 @@ def test_firing_rates_are_spikes_per_neuron_and_step():
     o = torch.zeros(4, 2, 5)
     o[0] = 1
     assert health.firing_rates([nn.Trace(0, o, o)]) == [0.25]
+
+
+@pytest.mark.parametrize(("width", "bias", "fatal"), [(1.0, 0.0, True), (3.5, 0.0, False), (1.0, 1.2, False)])
+def test_only_an_output_wholly_out_of_reach_is_fatal(width, bias, fatal):
+    net = nn.build("8-6-3", threshold=1.5, width=width)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        net.get_parameter("2.bias")[0] = bias
+    found = health.examine(net, net.record(torch.ones(4, 2, 8)))
+    assert any(finding.fatal for finding in found) == fatal

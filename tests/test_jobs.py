@@ -12,6 +12,7 @@ import torch
 
 import stbp
 from stbp import paper
+from stbp.evaluation import load_run
 from stbp.experiment import Experiment
 from stbp.jobs import Job, places, run_all
 from stbp.progress import Silent
@@ -52,7 +53,7 @@ def test_runs_end_as_if_each_had_been_alone(tmp_path: Path):
     assert told.epochs == dict.fromkeys(jobs, 1)
     torch.set_num_threads(1)
     alone = stbp.fit(SMALL, seed=2, report=Silent())
-    weights = stbp.evaluation.load_run(jobs[2].folder).network.state_dict()
+    weights = load_run(jobs[2].folder).network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in alone.network.state_dict().items())
     assert json.loads((jobs[2].folder / "summary.json").read_text())["threads"] == 1
 
@@ -94,13 +95,14 @@ def test_the_look_after_the_first_epoch_changes_nothing(tmp_path: Path):
     looked = job(tmp_path, SMALL.replace(schedule="constant", epochs=2))
     run_all([looked], Told(), at=[None])
     through = stbp.fit(looked.experiment, report=Silent())
-    weights = stbp.evaluation.load_run(looked.folder).network.state_dict()
+    weights = load_run(looked.folder).network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in through.network.state_dict().items())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Path):
-    long = [job(tmp_path, SMALL.replace(epochs=10_000), seed=seed) for seed in (0, 1)]
+    slow = SMALL.replace(network="64-200-10", T=30, batch_size=1, epochs=100)  # stopped within the first epoch
+    long = [job(tmp_path, slow, seed=seed) for seed in (0, 1)]
     seen = set()
 
     def interrupt(at: Job) -> None:

@@ -244,3 +244,15 @@ def test_building_leaves_torchs_own_random_numbers_alone():
 def test_arguments_out_of_range_are_named(arguments, message, unchecked_shapes):
     with pytest.raises(ValueError, match=message):
         nn.build("784-10", **arguments)
+
+
+def test_biases_are_zero_or_drawn_from_zero_up_to_the_bound():
+    net = nn.build("784-2000-10")
+    assert not any(module.bias.any() for module in net if isinstance(module, nn.Linear))
+    drawn = nn.build("784-2000-10", bias=1.5, seed=3)
+    first, last = (module for module in drawn if isinstance(module, nn.Linear))
+    assert 0 <= first.bias.min() < 0.01
+    assert 1.49 < first.bias.max() <= 1.5
+    assert first.bias.mean().item() == pytest.approx(0.75, abs=0.03)
+    assert not torch.equal(first.bias[:10], last.bias)
+    assert torch.equal(first.weight, nn.build("784-2000-10", seed=3).get_parameter("0.weight"))

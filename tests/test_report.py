@@ -113,3 +113,14 @@ def test_a_readme_without_the_markers_is_refused(tmp_path: Path):
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
     assert "old" not in text
+
+
+def test_seeds_are_added_to_an_earlier_result(folders, tmp_path: Path):
+    _, earlier = report.join(folders[1:])
+    _, both = report.join(folders[:1], earlier)
+    assert both == report.join(folders)[1]
+    with pytest.raises(ValueError, match="a seed of its own"):
+        report.join(folders, earlier)
+    earlier["experiment"]["T"] = 3
+    with pytest.raises(ValueError, match="the earlier result is a run of another experiment"):
+        report.join(folders[:1], earlier)

@@ -27,7 +27,8 @@ def run_stbp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str])
         except SystemExit as leaving:
             code = leaving.code
         assert isinstance(code, int)
-        return code, *capfd.readouterr()
+        out, err = capfd.readouterr()
+        return code, out, err
 
     return run
 

@@ -3,6 +3,8 @@ import dataclasses
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import checkpoint, report, train
+from stbp import checkpoint, report, runs, train
 from stbp.evaluation import BATCH, Run
 from stbp.progress import Silent, stop_requests
 
@@ -362,3 +364,23 @@ def test_real_mnist_is_learnt_in_one_small_epoch():
         "mnist-mlp-400", T=4, network="784-50-10", batch_size=300, learning_rate=5e-3, epochs=1, report=Silent()
     )
     assert run.test_accuracy > 0.88
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git")
+def test_the_commit_is_marked_where_the_package_differs_and_nowhere_else(tmp_path: Path, monkeypatch):
+    package = tmp_path / "stbp"
+    package.mkdir()
+    (package / "runs.py").write_text("")
+    (tmp_path / "README.md").write_text("")
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    assert runs.commit() is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *command], check=True)
+    commit = runs.commit()
+    assert commit is not None
+    assert re.fullmatch("[0-9a-f]{12,}", commit)
+    (tmp_path / "README.md").write_text("other")
+    assert runs.commit() == commit
+    (package / "runs.py").write_text("other")
+    assert runs.commit() == f"{commit}+"

@@ -78,6 +78,7 @@ def test_what_shows_or_counts_spikes_says_that_there_are_none(tmp_path: Path):
         ({"T": 5}, "neuron relu needs T 1; got T 5"),
         ({"encoding": "bernoulli"}, "neuron relu needs encoding static"),
         ({"init": "balanced"}, "neuron relu needs init torch"),
+        ({"bias": 0.5}, "neuron relu needs bias 0.0"),
         ({"threshold": 0.5}, "neuron relu leaves threshold without effect; leave it away; got threshold 0.5"),
         ({"gate": "spatial"}, "neuron relu leaves gate without effect"),
     ],
