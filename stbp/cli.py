@@ -183,15 +183,42 @@ def report(
         tuple[Path, ...], tyro.conf.arg(metavar="RUN...", help="Finished runs, one a seed, to join into one result.")
     ] = (),
     readme: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help="Put the table into this README.")] = None,
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PAGE.html", help="Write everything as one page.")] = None,
+    network: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="RUN", help="Run of a network such as 784-400-10 that the page's canvas is to use."),
+    ] = None,
+    add_network: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="RUN", help="Run whose network, in 8 bits, becomes that of every page from now on."),
+    ] = None,
+    data: DataFolder = None,
 ) -> None:
-    """The published results as a Markdown table; add runs to them, or put the table into the README."""
+    """The published results as a Markdown table, or as a page with figures (--out); add runs to them.
+
+    The page shows samples, and measures a network in 8 bits, from the data sets in --data or STBP_DATA.
+    """
     from stbp import report as results
 
+    if network is not None and out is None:
+        raise ValueError("--network is that of a page; name one with --out PAGE.html")
+    if data is not None and out is None and add_network is None:
+        raise ValueError("--data has no effect without --out or --add-network; leave it away")
     if add:
         say(escape(str(results.collect(add))))
     if readme is not None:
         results.update_readme(readme, results.read_results(), results.read_benchmark())
-    elif not add:
+    if add_network is not None:
+        from stbp import page
+
+        say(escape(str(page.add_network(add_network, data))))
+    if out is not None:
+        from stbp import page
+
+        for lack in page.write(out, network=network, data=data):
+            say(escape(lack))
+        say(escape(str(out)))
+    if not add and readme is None and out is None and add_network is None:
         print(results.table(results.read_results()))
 
 
