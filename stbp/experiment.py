@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 SPIKING = ("decay", "threshold", "surrogate", "width", "gate")  # fields that only spiking neurons read
 TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch"}  # what a network without spikes needs
 FRAMES = ("counts", "first_saccade", "stabilize", "shift", "drop", "jitter_ms")  # fields that only recordings read
-RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
+RECORDED = ("n-mnist", "mnist-simulated")  # data sets of recordings of an event camera
 SCALED = ("pedestrian", "folder")  # data sets of image files of any size
 
 
@@ -23,8 +23,8 @@ class Experiment:
 
     # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
     name: str
-    # Data set.
-    dataset: Literal["digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist"]
+    # Data set; mnist-simulated is trained on simulated recordings and tested on real ones that show other images.
+    dataset: Literal["digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist", "mnist-simulated"]
     # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
     network: str
     # Length of the time window in steps.
@@ -38,10 +38,10 @@ class Experiment:
     image_size: int | None = None
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
-    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
-    # torch, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
+    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, init torch, with images
+    # encoding static, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
     neuron: Literal["lif", "relu"] = "lif"
-    # Milliseconds of a recording in one time step, with n-mnist only, as all of the next fields.
+    # Milliseconds of a recording in one time step, with recordings only, as all of the next fields.
     step_ms: float | None = None
     # How many events a pixel had in the step is its input, instead of whether it had one.
     counts: bool = False
@@ -155,6 +155,8 @@ class Experiment:
                 f"step_ms goes together with dataset {' or '.join(RECORDED)}; got step_ms {self.step_ms}, "
                 f"dataset {self.dataset}"
             )
+        if self.folds is not None and self.dataset == "mnist-simulated":
+            raise ValueError("folds have no effect with dataset mnist-simulated, which tests on real recordings alone")
         unused = ("encoding",) if self.step_ms is not None else FRAMES
         for field in dataclasses.fields(self):
             if field.name in unused and getattr(self, field.name) != field.default:
@@ -165,7 +167,8 @@ class Experiment:
 
     def _check_twin(self) -> None:
         unused = {field.name: field.default for field in dataclasses.fields(self) if field.name in SPIKING}
-        for name, value in (TWIN | unused).items():
+        needed = {name: value for name, value in TWIN.items() if name != "encoding" or self.dataset not in RECORDED}
+        for name, value in (needed | unused).items():
             if getattr(self, name) != value:
                 rule = f"needs {name} {value}" if name in TWIN else f"leaves {name} without effect; leave it away"
                 raise ValueError(f"neuron relu {rule}; got {name} {getattr(self, name)}")

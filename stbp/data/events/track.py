@@ -59,11 +59,11 @@ def track(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera) -> 
         grams, pulls = np.zeros((2, 2)), np.zeros(2)
         for k in range(len(times)):
             for _ in range(_STEPS):
-                light, gradient = _gradient(camera, images, *at)
+                light, slope = gradient(camera, images, *at)
                 wrong = (change[k] - (light - rest)).ravel()
-                at = at + np.linalg.solve(gradient @ gradient.T, gradient @ wrong)
+                at = at + np.linalg.solve(slope @ slope.T, slope @ wrong)
             path[k] = at
-        own = _gradient(camera, images, *start)[1]
+        own = gradient(camera, images, *start)[1]
         for k in range(len(times)):  # where the start must be for all later pictures to fit
             wrong = (change[k] - (brightness(camera, images, *path[k]) - rest)).ravel()
             grams += own @ own.T
@@ -72,7 +72,7 @@ def track(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera) -> 
     return np.column_stack([times, path])
 
 
-def _gradient(camera: Camera, images: np.ndarray, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
+def gradient(camera: Camera, images: np.ndarray, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
     """Brightness at a place, and its derivatives along x and y: `[2, N * W * H]`."""
     light = brightness(camera, images, x, y)
     moved = brightness(camera, images, x + _NUDGE, y), brightness(camera, images, x, y + _NUDGE)
