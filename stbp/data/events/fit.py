@@ -34,6 +34,7 @@ TOLERANCE = 0.05
 """A parameter is told to be free within what makes the misfit so much worse, all others fitted anew."""
 _BOUNDS = {"noise": (0.002, 0.08), "tau_ms": (0.05, 20.0), "dead_on_ms": (0.05, 20.0), "dead_off_ms": (0.05, 20.0)}
 _FAR = 0.02  # of the logarithm of the light: pixels that change by less see no image
+_HOT_HZ = 1.0  # pixels with more events are hot
 _INTERVALS = np.geomspace(300, 100_000, 27)  # microseconds
 _MOST = 9  # events of a pixel in a saccade that are told apart
 
@@ -161,15 +162,19 @@ def _minimise(
 
 
 def background(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera) -> dict[str, float]:
-    """Rates of ON and OFF events where no image comes by, in Hz for each pixel."""
+    """Rates of ON and OFF events where no image comes by, in Hz for each pixel; hot pixels do not count."""
     path = np.array(camera.path)[:, 1:]
     seen = np.stack([track.brightness(camera, images, x, y) for x, y in path[::2]])
     quiet = np.ptp(seen, axis=0) < _FAR  # [N, W, H]
+    seconds = quiet.sum(0) * camera.duration_ms / 1000
     recording = np.repeat(np.arange(len(images)), events["length"])
-    found = quiet[recording, events["x"], events["y"]]
-    seconds = quiet.sum() * camera.duration_ms / 1000
+    x, y, p = events["x"], events["y"], events["p"]
+    found = quiet[recording, x, y]
+    counts = np.zeros((2, *seconds.shape))
+    np.add.at(counts, (p[found], x[found], y[found]), 1)
+    usual = (seconds > 0) & (counts <= _HOT_HZ * np.maximum(seconds, 1)).all(0)
     return {
-        f"background_{name}_hz": float((found & (events["p"] == p)).sum() / seconds)
+        f"background_{name}_hz": float(counts[p][usual].sum() / seconds[usual].sum())
         for p, name in ((1, "on"), (0, "off"))
     }
 
