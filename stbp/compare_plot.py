@@ -49,6 +49,7 @@ def comparison(
                 axes = figure.add_subplot(grid[row, column])
                 axes.imshow(_mixed(counts, most), interpolation="nearest")
                 axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(True)
                 axes.set_title(f"{part.name}\n" * (row == 0) + f"{int(counts.sum()):,} events", fontsize=8.5)
                 if column == 0:
                     axes.set_ylabel(f"{kind}\n{one.names[int(a[example])]}", fontsize=9)
@@ -89,7 +90,7 @@ def _draw_cloud(axes: Any, events: ndarray) -> None:
     axes.set(xlim=(0, 310), ylim=(0, W), zlim=(H, 0), xticks=(0, 105, 210, 310), yticks=(), zticks=())
     axes.set_xlabel("ms", fontsize=8, labelpad=-8)
     axes.tick_params(labelsize=7, pad=-3)
-    axes.set_box_aspect((2.4, 1, 1), zoom=1.45)
+    axes.set_box_aspect((2.4, 1, 1), zoom=2.3)
     axes.view_init(elev=16, azim=-62)
 
 

@@ -2,18 +2,21 @@
 
 import dataclasses
 import json as json_format
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from tyro.conf import OmitArgPrefixes, Positional
 
 Range = tuple[int, int]
 Offset = tuple[float, float]
+KINDS = ("real", "simulated")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +69,10 @@ def simulate(
     source: _Source,
     out: Annotated[Positional[Path], tyro.conf.arg(metavar="OUT", help="Folder for Train.zip and Test.zip.")],
     preset: Literal["n-mnist", "generic"] = "n-mnist",
-    camera: OmitArgPrefixes[Changes] = Changes(),  # noqa: B008 frozen
-    train: Annotated[Range | None, tyro.conf.arg(help="Training images from FIRST up to END, which is left out.")] = None,
+    camera: OmitArgPrefixes[Changes] = Changes(),
+    train: Annotated[
+        Range | None, tyro.conf.arg(help="Training images from FIRST up to END, which is left out.")
+    ] = None,
     test: Annotated[Range | None, tyro.conf.arg(help="Test images, the same.")] = None,
     offset: Annotated[Offset | None, tyro.conf.arg(help="Move the whole path by X and Y pixels.")] = None,
     size: Annotated[int | None, tyro.conf.arg(help="Height and width to scale image files to.")] = None,
@@ -207,34 +212,41 @@ def compare(
 
 
 def _table(found: dict[str, dict[str, Any]]) -> Table:
-    table = Table("", *found, box=None, padding=(0, 2, 0, 0))
+    """A row a figure, and for each split a column of the real recordings and one of the simulated."""
+    from stbp.data.events.fidelity import QUANTILES
 
-    def row(name: str, value: Any) -> None:
-        table.add_row(name, *(value(part) for part in found.values()))
+    columns = [
+        Column(text, no_wrap=True, justify="right") for split in found for text in (f"{split}, real", "simulated")
+    ]
+    table = Table(Column("", no_wrap=True), *columns, box=None, padding=(0, 2, 0, 0))
 
-    def pair(part: dict[str, Any], form: str = "{:,.0f}") -> str:
-        return f"{form.format(part['real'])} real, {form.format(part['simulated'])} simulated"
+    def row(name: str, *values: Callable[[dict[str, Any]], str]) -> None:
+        real, simulated = values if len(values) == 2 else (lambda _: "", values[0])
+        table.add_row(name, *(value(part) for part in found.values() for value in (real, simulated)))
 
     row("recordings", lambda f: f"{f['recordings']:,}")
-    row("events of a recording", lambda f: pair(f["events"]))
-    row("ratio, pooled", lambda f: f"{f['ratio_pooled']:.3f}")
-    row("ratio, mean and sd", lambda f: f"{f['ratio_mean']:.3f} ± {f['ratio_sd'] or 0:.3f}")
-    row("ON share", lambda f: pair(f["on_share"], "{:.4f}"))
+    row("events of a recording", *(lambda f, kind=kind: f"{f['events'][kind]:,.0f}" for kind in KINDS))
+    row("simulated/real, pooled", lambda f: f"{f['ratio_pooled']:.3f}")
+    row("    mean and sd", lambda f: f"{f['ratio_mean']:.3f} ± {f['ratio_sd'] or 0:.3f}")
+    row("ON share", *(lambda f, kind=kind: f"{f['on_share'][kind]:.4f}" for kind in KINDS))
     row("rate, RMSE over mean", lambda f: f"{100 * f['rate_rmse']:.1f} %")
     names = {
         "same_image": "correlation, same image",
-        "same_image_5_percent": "    of the worst 5 %",
-        "second_simulation": "    with a second simulation",
+        "same_image_5_percent": "    5 % are below",
+        "second_simulation": "    of two simulations",
         "same_class": "    of real ones of a class",
         "other_class": "    of real ones of two classes",
     }
     for key, name in names.items():
         row(name, lambda f, key=key: "" if f["correlation"][key] is None else f"{f['correlation'][key]:.3f}")
     for p in ("ON", "OFF"):
-        for kind in ("real", "simulated"):
+        for n, share in enumerate(QUANTILES):
             row(
-                f"{p} to {p}, ms, 5 to 95 %, {kind}",
-                lambda f, p=p, kind=kind: "  ".join(f"{us / 1000:.1f}" for us in f["intervals_us"][p][kind] or ()),
+                f"{p} to {p}, ms, {100 * share:.0f} %",
+                *(
+                    lambda f, p=p, n=n, kind=kind: f"{(f['intervals_us'][p][kind] or [math.nan] * 5)[n] / 1000:.1f}"
+                    for kind in KINDS
+                ),
             )
     return table
 

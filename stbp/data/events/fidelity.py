@@ -134,9 +134,7 @@ def pairs(real: EventSet, simulated: EventSet, after: int = 0) -> tuple[np.ndarr
         DataError: there is none.
     """
     place = {name: index for index, name in enumerate(simulated.names)}
-    found = [
-        (index, place[name]) for index, name in enumerate(real.names) if name in place and number(name) > after
-    ]
+    found = [(index, place[name]) for index, name in enumerate(real.names) if name in place and number(name) > after]
     if not found:
         raise DataError(
             f"no recording behind the first {after} is in both sets; simulate the images of the real ones with"

@@ -69,7 +69,9 @@ def fit(
         DataError: numbers of recordings and images differ, or there are fewer than 10.
     """
     if len(events["length"]) != len(images) or len(images) < 10:
-        raise DataError(f"a fit needs 10 recordings or more and their images; got {len(events['length'])}, {len(images)}")
+        raise DataError(
+            f"a fit needs 10 recordings or more and their images; got {len(events['length'])}, {len(images)}"
+        )
     want = statistics(events)
     camera = dataclasses.replace(start, jitter_px=0.0, jitter_ms=0.0)
     before = float((misfit(want, camera, images) ** 2).sum())
@@ -81,9 +83,7 @@ def fit(
         after = float((misfit(want, camera, images) ** 2).sum())
         say(f"round {turn + 1} of {rounds}: misfit {after:.4f}")
     inverse = np.linalg.pinv(slopes.T @ slopes)
-    freedom = {
-        name: 100 * math.sqrt(TOLERANCE * after * inverse[n, n]) for n, name in enumerate(FREE)
-    }
+    freedom = {name: 100 * math.sqrt(TOLERANCE * after * inverse[n, n]) for n, name in enumerate(FREE)}
     return Fit(dataclasses.replace(camera, **jitter(events, images, camera)), before, after, freedom)
 
 

@@ -88,7 +88,9 @@ class Camera:
             "height": (1 <= self.height <= LARGEST[0], f"in 1..{LARGEST[0]}"),
             "width": (1 <= self.width <= LARGEST[1], f"in 1..{LARGEST[1]}"),
             "path": (
-                knots.ndim == 2 and knots.shape[1] == 3 and bool(np.isfinite(knots).all() and (np.diff(knots[:, 0]) > 0).all()),
+                knots.ndim == 2
+                and knots.shape[1] == 3
+                and bool(np.isfinite(knots).all() and (np.diff(knots[:, 0]) > 0).all()),
                 "triples (ms, x, y) in the order of time",
             ),
             **{name: (0 < getattr(self, name) < math.inf, "positive") for name in positive},
@@ -114,7 +116,9 @@ class Camera:
     def model(self, height: int, width: int, sensor_seed: int = 0) -> Model:
         """The numbers that the pixels compute with, for images of this size."""
         table_x, table_y = (_optics(self.blur_px, scale) for scale in (self.scale_x, self.scale_y))
-        pattern = np.exp(self.mismatch * _normal(2 * self.width * self.height, sensor_seed, np.zeros(1, np.int64), MISMATCH))
+        pattern = np.exp(
+            self.mismatch * _normal(2 * self.width * self.height, sensor_seed, np.zeros(1, np.int64), MISMATCH)
+        )
         on, off = pattern.reshape(2, self.width, self.height).astype(np.float32)
         pixel_seconds = self.width * self.height * self.steps * self.step_ms / 1000
         return Model(

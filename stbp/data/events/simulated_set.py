@@ -82,7 +82,9 @@ def read_source(source: Path, size: int | None = None) -> tuple[ImageSet, ImageS
         if folder is not None:
             known = [other for other in SOURCES if SOURCES[other].test_labels.fault(_labels(folder)) is None]
             return read_idx(known[0] if known else name, folder)
-    raise DataError(f"{source}: no images in it; name a folder of MNIST's four files, or of train/CLASS/*.png and test/")
+    raise DataError(
+        f"{source}: no images in it; name a folder of MNIST's four files, or of train/CLASS/*.png and test/"
+    )
 
 
 def _labels(folder: Path) -> Path:
@@ -130,9 +132,7 @@ def simulate_set(splits: list[Split], out: Path, model: Camera, seed: int = 0) -
         "format": _FORMAT,
         "camera": dataclasses.asdict(model),
         "seed": seed,
-        "images": {
-            split.name: {"begin": split.begin, "end": split.end, "sha256": _digest(split)} for split in splits
-        },
+        "images": {split.name: {"begin": split.begin, "end": split.end, "sha256": _digest(split)} for split in splits},
     }
     key = json.loads(json.dumps(key))
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
@@ -245,6 +245,10 @@ def _assemble(out: Path, splits: list[Split], parts: list[_Part], key: dict[str,
                     events += int(ends[-1]) // nmnist.SIZE
                     advance(part.end - part.begin)
             counts[split.name] = {"recordings": split.end - split.begin, "events": events}
-    done = {**key, "counts": counts, "versions": {"stbp": __version__, "numpy": np.__version__, "torch": torch.__version__}}
+    done = {
+        **key,
+        "counts": counts,
+        "versions": {"stbp": __version__, "numpy": np.__version__, "torch": torch.__version__},
+    }
     write_json(out / FILE, done)
     return done

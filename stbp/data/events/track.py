@@ -99,5 +99,3 @@ def tracked(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera, r
         still = dataclasses.replace(camera, jitter_px=0.0, jitter_ms=0.0)
         path[:, 1:] += seen[:, 1:] - track(simulate(images, still), images, camera)[:, 1:]
     return with_path(camera, path)
-
-

@@ -24,9 +24,7 @@ class _Model(ctypes.Structure):  # Model of cpu.cpp
     )
 
 
-def film(
-    model: Model, image: np.ndarray, position: np.ndarray, sample: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
+def film(model: Model, image: np.ndarray, position: np.ndarray, sample: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """As `reference.film`, by the kernel where there is one; on as many threads as torch has."""
     if not paths.compiled():
         return reference.film(model, image, position, sample, seed)

@@ -91,9 +91,7 @@ def brightness(model: Model, image: np.ndarray, position: np.ndarray) -> np.ndar
     return log(np.maximum(np.float32(model.base) + np.float32(model.gain) * seen, np.float32(model.floor)))
 
 
-def film(
-    model: Model, image: np.ndarray, position: np.ndarray, sample: np.ndarray, seed: int
-) -> dict[str, np.ndarray]:
+def film(model: Model, image: np.ndarray, position: np.ndarray, sample: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """The events of B recordings, one behind the other, each sorted by time, row, column, polarity.
 
     Between the steps k - 1 and k the signal of a pixel goes straight from v[k-1] to v[k]. An event is where it leaves the
