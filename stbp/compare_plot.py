@@ -73,7 +73,7 @@ def _examples(labels: ndarray) -> list[int]:
 
 def _counts(events: ndarray) -> ndarray:
     """Events by part, polarity (OFF, ON), row and column."""
-    return np.stack([[count(events, p, part, SENSOR[::-1]) for p in (0, 1)] for part in PARTS])
+    return np.stack([[count(events, p, part, (SENSOR[1], SENSOR[0])) for p in (0, 1)] for part in PARTS])
 
 
 def _mixed(counts: ndarray, most: int) -> ndarray:

@@ -39,7 +39,8 @@ class Experiment:
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
     # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, init torch, with images
-    # encoding static, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on it.
+    # encoding static, and the fields of spiking neurons (decay, threshold, surrogate, width, gate) have no effect on
+    # it.
     neuron: Literal["lif", "relu"] = "lif"
     # Milliseconds of a recording in one time step, with recordings only, as all of the next fields.
     step_ms: float | None = None

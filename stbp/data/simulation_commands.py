@@ -197,8 +197,8 @@ def compare(
         rest = None
         if third:
             rest = fidelity.statistics(fidelity.columns(third[0], fidelity.pairs(one, third[0], left_out)[1]))
-        parts = (fidelity.statistics(fidelity.columns(events, ids)) for events, ids in ((one, a), (other, b)))
-        found[split] = fidelity.compare(*parts, one.labels[a].numpy(), rest)
+        first, other = (fidelity.statistics(fidelity.columns(events, ids)) for events, ids in ((one, a), (other, b)))
+        found[split] = fidelity.compare(first, other, one.labels[a].numpy(), rest)
     if not found:
         raise missing[0]
     if out is not None:

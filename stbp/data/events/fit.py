@@ -1,9 +1,9 @@
 """The camera that took real recordings of known images: `stbp data fit`.
 
-Three kinds of parameters are found in three ways, in turns. The path: by tracking the images (`track.py`). What no light
-caused: from the pixels that the image never reaches. All others: the statistics of recordings simulated with them are made
-equal to those of the real ones by Levenberg and Marquardt's method, with derivatives by differences of simulations that
-share their random numbers.
+Three kinds of parameters are found in three ways, in turns. The path: by tracking the images (`track.py`). What no
+light caused: from the pixels that the image never reaches. All others: the statistics of recordings simulated with them
+are made equal to those of the real ones by Levenberg and Marquardt's method, with derivatives by differences of
+simulations that share their random numbers.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ TOLERANCE = 0.05
 """A parameter is told to be free within what makes the misfit so much worse, all others fitted anew."""
 _BOUNDS = {"noise": (0.002, 0.08), "tau_ms": (0.05, 20.0), "dead_on_ms": (0.05, 20.0), "dead_off_ms": (0.05, 20.0)}
 _FAR = 0.02  # of the logarithm of the light: pixels that change by less see no image
-_HOT_HZ = 1.0  # pixels with more events are hot
+_HOT_HZ = 1.0  # pixels with clearly more events are hot
 _INTERVALS = np.geomspace(300, 100_000, 27)  # microseconds
 _MOST = 9  # events of a pixel in a saccade that are told apart
 
@@ -72,10 +72,10 @@ def fit(
         raise DataError(
             f"a fit needs 10 recordings or more and their images; got {len(events['length'])}, {len(images)}"
         )
-    want = statistics(events)
+    want = fidelity.statistics(events)
     camera = dataclasses.replace(start, jitter_px=0.0, jitter_ms=0.0)
     before = float((misfit(want, camera, images) ** 2).sum())
-    slopes = np.empty(0)
+    slopes, after = np.empty(0), before
     for turn in range(rounds):
         camera = track.tracked(events, images, camera, rounds=2 if turn + 1 < rounds else 3)
         camera = dataclasses.replace(camera, **background(events, images, camera))
@@ -87,15 +87,10 @@ def fit(
     return Fit(dataclasses.replace(camera, **jitter(events, images, camera)), before, after, freedom)
 
 
-def statistics(events: dict[str, np.ndarray]) -> fidelity.Statistics:
-    """What is made equal."""
-    return fidelity.statistics(events)
-
-
 def misfit(want: fidelity.Statistics, camera: Camera, images: np.ndarray) -> np.ndarray:
     """How recordings simulated by a camera differ from real ones of the same images; each part adds up to about its
-    relative squared error: rates, numbers of events of a pixel in a saccade, intervals, events of each recording, share of
-    ON, and images of events."""
+    relative squared error: rates, numbers of events of a pixel in a saccade, intervals, events of each recording, share
+    of ON, and images of events."""
     have = fidelity.statistics(simulate(images, camera))
     parts = [
         (have.rate - want.rate) / want.rate.mean() / math.sqrt(want.rate.size),
@@ -172,7 +167,8 @@ def background(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera
     found = quiet[recording, x, y]
     counts = np.zeros((2, *seconds.shape))
     np.add.at(counts, (p[found], x[found], y[found]), 1)
-    usual = (seconds > 0) & (counts <= _HOT_HZ * np.maximum(seconds, 1)).all(0)
+    most = _HOT_HZ * seconds
+    usual = (seconds > 0) & (counts <= most + 4 * np.sqrt(most) + 2).all(0)
     return {
         f"background_{name}_hz": float(counts[p][usual].sum() / seconds[usual].sum())
         for p, name in ((1, "on"), (0, "off"))
@@ -180,8 +176,8 @@ def background(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera
 
 
 def jitter(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera) -> dict[str, float]:
-    """How much recordings differ in position and time: the spread of the displacement that fits each best, less the spread
-    of those of simulated ones that do not differ."""
+    """How much recordings differ in position and time: the spread of the displacement that fits each best, less the
+    spread of those of simulated ones that do not differ."""
     own = _displacements(simulate(images, camera), images, camera)
     spread = _displacements(events, images, camera).var(0) - own.var(0)
     x, y, t = np.sqrt(np.maximum(spread, 0))

@@ -1,10 +1,11 @@
 """Recordings of an event camera before a moving image, as N-MNIST's were made, from any image.
 
-The image, dark ink on a bright screen, is moved along a path and blurred. A pixel's signal is the logarithm of the light
-that falls on it, with a floor, after a first-order low-pass, plus noise. Where the signal has risen by `threshold_on` above
-the level that the pixel remembers, or fallen by `threshold_off` below it, there is an event, and after a dead time the
-pixel remembers the signal anew (P. Lichtsteiner, C. Posch, T. Delbruck, IEEE Journal of Solid-State Circuits 43(2), 2008).
-Events that no light caused are strewn over pixels and times. The arithmetic is that of `stbp/ops/saccade/reference.py`.
+The image, dark ink on a bright screen, is moved along a path and blurred. A pixel's signal is the logarithm of the
+light that falls on it, with a floor, after a first-order low-pass, plus noise. Where the signal has risen by
+`threshold_on` above the level that the pixel remembers, or fallen by `threshold_off` below it, there is an event, and
+after a dead time the pixel remembers the signal anew (P. Lichtsteiner, C. Posch, T. Delbruck, IEEE Journal of
+Solid-State Circuits 43(2), 2008). Events that no light caused are strewn over pixels and times. The arithmetic is that
+of `stbp/ops/saccade/reference.py`.
 
 The numbers of the preset `n-mnist` were fitted to the first 200 training recordings of N-MNIST by `stbp data fit`.
 """
@@ -105,7 +106,8 @@ class Camera:
                 raise DataError(f"{name} must be {rule}; got {getattr(self, name)!r}")
         if self.steps < 1 or self.steps * self.step_ms > LONGEST_MS:
             raise DataError(
-                f"duration_ms must be at least step_ms, {self.step_ms}, and at most {LONGEST_MS}; got {self.duration_ms}"
+                f"duration_ms must be at least step_ms, {self.step_ms}, and at most {LONGEST_MS:,}; "
+                f"got {self.duration_ms}"
             )
 
     @property
@@ -167,8 +169,8 @@ def simulate(
 ) -> dict[str, np.ndarray]:
     """Records images: the events of all recordings, one behind the other, each in the order of time.
 
-    A recording depends on its image, the camera, the seed and its sample alone. It is the same, bit for bit, with kernels
-    of any instruction set or none, and with any number of threads.
+    A recording depends on its image, the camera, the seed and its sample alone. It is the same, bit for bit, with
+    kernels of any instruction set or none, and with any number of threads.
 
     Args:
         images: uint8 `[B, h, w]`; 255 is full ink, or full light.
@@ -176,8 +178,8 @@ def simulate(
         samples: `[B]` ids in [0, 2^32), such as each image's place in its set; 0..B-1 by default.
 
     Returns:
-        The columns `t` (uint32, microseconds), `x`, `y`, `p` (uint8, p = 1 is ON), and `length` (int64 `[B]`), the number
-        of events of each recording: as `stbp.data.events.nmnist.decode_all`.
+        The columns `t` (uint32, microseconds), `x`, `y`, `p` (uint8, p = 1 is ON), and `length` (int64 `[B]`), the
+        number of events of each recording: as `stbp.data.events.nmnist.decode_all`.
 
     Raises:
         DataError: images of another type or shape, a seed out of its range, or another number of samples.

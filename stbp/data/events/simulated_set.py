@@ -1,8 +1,8 @@
 """Whole sets of simulated recordings, in N-MNIST's own layout: `Train.zip` and `Test.zip`, `Train/<label>/<name>.bin`.
 
 Recording n, counted from 1, shows image n - 1 of its split, as in N-MNIST. Parts of a set are kept in a folder of their
-own until all are there, so that a simulation that was stopped goes on where it was, and several processes that are given
-the same work share it.
+own until all are there, so that a simulation that was stopped goes on where it was, and several processes that are
+given the same work share it.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from stbp.data.events.store import bar
 from stbp.data.folder import is_tree
 from stbp.data.folder import read as read_folder
 from stbp.data.images import ImageSet
-from stbp.data.mnist import SOURCES, missing
+from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_idx
 from stbp.files import write_json, written_atomically
 
@@ -80,19 +80,12 @@ def read_source(source: Path, size: int | None = None) -> tuple[ImageSet, ImageS
     for name in SOURCES:
         folder = next((folder for folder in (source, source / name) if not missing(folder, SOURCES[name])), None)
         if folder is not None:
-            known = [other for other in SOURCES if SOURCES[other].test_labels.fault(_labels(folder)) is None]
+            labels = locate(folder, SOURCES[name].test_labels.name)
+            known = [n for n, other in SOURCES.items() if labels and other.test_labels.fault(labels) is None]
             return read_idx(known[0] if known else name, folder)
     raise DataError(
         f"{source}: no images in it; name a folder of MNIST's four files, or of train/CLASS/*.png and test/"
     )
-
-
-def _labels(folder: Path) -> Path:
-    from stbp.data.mnist import locate
-
-    found = locate(folder, SOURCES["mnist"].test_labels.name)
-    assert found is not None
-    return found
 
 
 def splits_of(

@@ -1,8 +1,8 @@
 """The path of an image over a sensor, from recordings of known images.
 
-The events of a pixel, counted with their signs and weighted by their thresholds, add up to the change of the logarithm of
-its light since the beginning. Where the image must be at a time for the light to be that, is found for all recordings
-together by Gauss-Newton steps, from one time to the next.
+The events of a pixel, counted with their signs and weighted by their thresholds, add up to the change of the logarithm
+of its light since the beginning. Where the image must be at a time for the light to be that, is found for all
+recordings together by Gauss-Newton steps, from one time to the next.
 """
 
 import dataclasses
@@ -42,12 +42,13 @@ def changes(events: dict[str, np.ndarray], camera: Camera, times: np.ndarray) ->
 
 
 def track(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera) -> np.ndarray:
-    """The path `[K, 3]` (ms, x, y), every `KNOT_MS`, of the images that were recorded; the camera's own tells the start.
+    """The path `[K, 3]` (ms, x, y), every `KNOT_MS`, of the images that were recorded; the camera's own tells the
+    start.
 
     Args:
         events: of N recordings, as `simulate` gives them.
         images: uint8 `[N, h, w]`.
-        camera: all but its path is taken as it is.
+        camera: taken as it is, but of its path only the beginning is used, where the search begins.
     """
     times = np.arange(0, camera.duration_ms + KNOT_MS / 2, KNOT_MS)
     change = changes(events, camera, times)

@@ -1,9 +1,9 @@
 """Training on simulated recordings, testing on real ones of other images.
 
 Recording n of N-MNIST's training split shows MNIST's training image n - 1. A network that was trained on a simulated
-recording of the same drawing would be tested on what it knows, so that simulated recordings with the numbers of the first
-1,000, of which the real ones are tested on, are never trained on; and the real ones that the simulation's parameters were
-fitted to, the first 200, are not tested on.
+recording of the same drawing would be tested on what it knows, so that simulated recordings with the numbers of the
+first 1,000, of which the real ones are tested on, are never trained on; and the real ones that the simulation's
+parameters were fitted to, the first 200, are not tested on.
 """
 
 import logging
@@ -32,8 +32,8 @@ def load_transfer(data: str | Path | None = None, cache: str | Path | None = Non
     """Simulated training recordings that no real one shows, and the real ones that no parameter was fitted to.
 
     Args:
-        data: the folder that holds `mnist-simulated/` and `n-mnist*/`; otherwise STBP_DATA, then the user's cache folder.
-        cache: as for `load_events`.
+        data: the folder that holds `mnist-simulated/` and `n-mnist*/`; otherwise STBP_DATA, then the user's cache
+        folder. cache: as for `load_events`.
 
     Raises:
         DataError: one of the sets is not there, or nothing of it is left; the message names the command that makes it.

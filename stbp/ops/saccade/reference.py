@@ -94,8 +94,8 @@ def brightness(model: Model, image: np.ndarray, position: np.ndarray) -> np.ndar
 def film(model: Model, image: np.ndarray, position: np.ndarray, sample: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """The events of B recordings, one behind the other, each sorted by time, row, column, polarity.
 
-    Between the steps k - 1 and k the signal of a pixel goes straight from v[k-1] to v[k]. An event is where it leaves the
-    memorised level by the threshold, at most one in a step; after the dead time the signal is memorised anew.
+    Between the steps k - 1 and k the signal of a pixel goes straight from v[k-1] to v[k]. An event is where it leaves
+    the memorised level by the threshold, at most one in a step; after the dead time the signal is memorised anew.
 
     Args:
         image: uint8 `[B, h, w]`.

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from stbp import cli
-from stbp.data import ImageSet, load, read_events
+from stbp.data import ImageSet, commands, load, read_events
 from stbp.data.error import DataError
 from stbp.data.events import fidelity, fit, nmnist, simulated_set, track
 from stbp.data.events.sets import load_events
 from stbp.data.events.simulate import Camera, presets, simulate
 from stbp.data.events.transfer import SHOWN, load_transfer
+from stbp.data.events.windows import EventWindows
 from tests.data.conftest import REAL_DATA
 from tests.data.events.sets import bin_bytes, write_zip
 
@@ -117,6 +117,8 @@ def test_no_image_of_a_tested_recording_is_trained_on(tmp_path):
     write_real(tmp_path / "n-mnist", range(1, 1201), 6)
     write_real(tmp_path / "mnist-simulated", range(1, 1501), 3)  # too many: the images of real ones are among them
     train, test = load_transfer(tmp_path, tmp_path / "cache")
+    assert isinstance(train.whole, EventWindows)
+    assert isinstance(test.whole, EventWindows)
     trained = [train.whole.recordings.names[i] for i in train.samples.tolist()]
     tested = [test.whole.recordings.names[i] for i in test.samples.tolist()]
     numbers = {fidelity.number(name) for name in trained}
@@ -133,25 +135,31 @@ def test_what_is_missing_is_named_with_its_command(tmp_path):
         load_transfer(tmp_path)
 
 
+def first_saccade() -> Camera:
+    """No jitter, a third of the time."""
+    return dataclasses.replace(presets()["n-mnist"], jitter_px=0.0, jitter_ms=0.0, duration_ms=105.0)
+
+
 def test_the_path_is_found_again():
-    camera = dataclasses.replace(presets()["n-mnist"], jitter_px=0.0, jitter_ms=0.0)
-    shown = images(20).images[:, 0].numpy()
-    start = dataclasses.replace(camera, path=((0.0, 13.7, 15.2), (300.0, 13.7, 15.2)))
+    camera = first_saccade()
+    shown = images(10).images[:, 0].numpy()
+    start = dataclasses.replace(camera, path=((0.0, 13.7, 15.2), (105.0, 13.7, 15.2)))
     found = track.tracked(simulate(shown, camera, 3), shown, start)
-    want = np.array(camera.path)[:, 1:]
+    want = np.array(camera.path)[: len(found.path), 1:]
     assert np.abs(np.array(found.path)[: len(want), 1:] - want).max() < 0.5
     assert np.sqrt(((np.array(found.path)[: len(want), 1:] - want) ** 2).mean()) < 0.12
 
 
 def test_a_fit_finds_thresholds_and_background_again():
-    true = dataclasses.replace(presets()["n-mnist"], jitter_px=0.0, jitter_ms=0.0)
-    shown = images(24).images[:, 0].numpy()
+    true = first_saccade()
+    shown = images(12).images[:, 0].numpy()
     start = dataclasses.replace(true, threshold_on=0.33, threshold_off=0.2, background_on_hz=0.0)
     events = simulate(shown, true, 9)
     found = fit.fit(events, shown, start, rounds=1)
     assert found.after < found.before / 3
-    assert found.camera.threshold_on == pytest.approx(true.threshold_on, rel=0.12)
-    assert found.camera.threshold_off == pytest.approx(true.threshold_off, rel=0.12)
+    for name in ("threshold_on", "threshold_off"):
+        wrong, was = (abs(getattr(camera, name) - getattr(true, name)) for camera in (found.camera, start))
+        assert wrong < 0.6 * was
     assert found.camera.background_on_hz == pytest.approx(true.background_on_hz, rel=0.2)
     assert set(found.freedom) == set(fit.FREE)
 
@@ -161,11 +169,11 @@ def test_the_commands(tmp_path, capsys):
         pytest.skip("STBP_DATA names no folder with n-mnist-1100/")
     real, mnist = Path(REAL_DATA) / "n-mnist-1100", Path(REAL_DATA) / "mnist"
     for seed, name in enumerate(("one", "two")):
-        cli.main(["data", "simulate", str(mnist), str(tmp_path / name), "--train", "200", "260", "--test", "0", "100",
+        commands.run(["simulate", str(mnist), str(tmp_path / name), "--train", "200", "260", "--test", "0", "100",
                   "--seed", str(seed)])  # fmt: skip
     capsys.readouterr()
     picture = tmp_path / "compare.png"
-    cli.main(["data", "compare", str(real), str(tmp_path / "one"), "--second", str(tmp_path / "two"), "--json",
+    commands.run(["compare", str(real), str(tmp_path / "one"), "--second", str(tmp_path / "two"), "--json",
               "--out", str(picture)])  # fmt: skip
     found = json.loads(capsys.readouterr().out)
     assert picture.read_bytes().startswith(b"\x89PNG")
