@@ -50,7 +50,7 @@ def judge(folder: Path, data: Path) -> dict[str, Any]:
         "experiment": run.experiment.name,
         "seed": run.experiment.seed,
         "epochs": len(run.history),
-        "training_recordings": run.summary["train_samples"],
+        "training_recordings": run.summary["training_samples"],
         "simulated_held_out": held_out,
         "real": accuracy,
         "simulated_minus_real": held_out - accuracy["not fitted"]["accuracy"],
