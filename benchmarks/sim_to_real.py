@@ -2,9 +2,9 @@
 
     .venv/bin/python benchmarks/sim_to_real.py --data DIR RUN...
 
-A run of `stbp train nmnist-sim` (or -cnn, -twin) is tested on the 900 real recordings that no parameter of the simulation
-was fitted to, on the training and the test ones among them alone, and on all 1,100; beside them stands the accuracy on
-the simulated recordings that were held out. The weights are the last epoch's.
+A run of `stbp train nmnist-sim` (or -cnn, -twin) is tested on the 900 real recordings that no parameter of the
+simulation was fitted to, on the training and the test ones among them alone, and on all 1,100; beside them stands the
+accuracy on the simulated recordings that were held out. The weights are the last epoch's.
 """
 
 import argparse

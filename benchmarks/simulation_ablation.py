@@ -4,8 +4,8 @@
 
 `nmnist-sim` is trained on simulated recordings of MNIST's training images from number 1000 on, each time with another
 camera, or on another number of them by the unchanged one, with as many steps of the optimiser; it is tested on the 900
-real recordings that no parameter was fitted to. Nothing is chosen by these figures. Two seeds; differences below a point
-are noise. Variants that results/simulation/ablation.json knows already are not trained again.
+real recordings that no parameter was fitted to. Nothing is chosen by these figures. Two seeds; differences below a
+point are noise. Variants that results/simulation/ablation.json knows already are not trained again.
 """
 
 import argparse
