@@ -224,18 +224,20 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
         real, simulated = values if len(values) == 2 else (lambda _: "", values[0])
         table.add_row(name, *(value(part) for part in found.values() for value in (real, simulated)))
 
+    row("", *(lambda _, kind=kind: kind for kind in KINDS))
     row("recordings", lambda f: f"{f['recordings']:,}")
     row("events of a recording", *(lambda f, kind=kind: f"{f['events'][kind]:,.0f}" for kind in KINDS))
     row("simulated/real, pooled", lambda f: f"{f['ratio_pooled']:.3f}")
-    row("    mean and sd", lambda f: f"{f['ratio_mean']:.3f} ± {f['ratio_sd'] or 0:.3f}")
+    row("    mean", lambda f: f"{f['ratio_mean']:.3f}")
+    row("    sd", lambda f: "" if f["ratio_sd"] is None else f"{f['ratio_sd']:.3f}")
     row("ON share", *(lambda f, kind=kind: f"{f['on_share'][kind]:.4f}" for kind in KINDS))
     row("rate, RMSE over mean", lambda f: f"{100 * f['rate_rmse']:.1f} %")
     names = {
         "same_image": "correlation, same image",
         "same_image_5_percent": "    5 % are below",
         "second_simulation": "    of two simulations",
-        "same_class": "    of real ones of a class",
-        "other_class": "    of real ones of two classes",
+        "same_class": "    real, same class",
+        "other_class": "    real, other class",
     }
     for key, name in names.items():
         row(name, lambda f, key=key: "" if f["correlation"][key] is None else f"{f['correlation'][key]:.3f}")
