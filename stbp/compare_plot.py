@@ -85,12 +85,12 @@ def _mixed(counts: ndarray, most: int) -> ndarray:
 
 def _draw_cloud(axes: Any, events: ndarray) -> None:
     tints = np.array([RED, BLUE])[events["p"]]
-    axes.scatter(events["t"] / 1000, events["x"], events["y"], s=1.2, c=tints, alpha=0.5, linewidths=0, rasterized=True)
+    axes.scatter(events["t"] / 1000, events["x"], events["y"], s=1.2, c=tints, alpha=0.5, linewidths=0, clip_on=False)
     H, W = SENSOR
     axes.set(xlim=(0, 310), ylim=(0, W), zlim=(H, 0), xticks=(0, 105, 210, 310), yticks=(), zticks=())
     axes.set_xlabel("ms", fontsize=8, labelpad=-8)
     axes.tick_params(labelsize=7, pad=-3)
-    axes.set_box_aspect((2.4, 1, 1), zoom=2.3)
+    axes.set_box_aspect((2.4, 1, 1), zoom=2.0)
     axes.view_init(elev=16, azim=-62)
 
 
@@ -118,9 +118,9 @@ def _draw_correlations(axes: Axes, found: dict[str, dict[str, Any]]) -> None:
         for split in found
         if found[split]["correlation"][key] is not None
     ]
-    axes.barh([name for name, _, _ in bars][::-1], [r for _, r, _ in bars][::-1], color=[c for *_, c in bars][::-1])
-    for n, (_, r, _) in enumerate(bars[::-1]):
+    axes.barh(range(len(bars)), [r for _, r, _ in bars][::-1], color=[c for *_, c in bars][::-1], alpha=0.45)
+    for n, (name, r, _) in enumerate(bars[::-1]):
+        axes.annotate(name, (0, n), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
         axes.annotate(f"{r:.3f}", (r, n), (3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
-    axes.set(xlim=(0, 1.15))
-    axes.tick_params(axis="y", labelsize=7.5)
+    axes.set(xlim=(0, 1.1), yticks=[])
     axes.set_title("Correlation of event images")

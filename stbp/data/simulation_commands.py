@@ -215,9 +215,7 @@ def _table(found: dict[str, dict[str, Any]]) -> Table:
     """A row a figure, and for each split a column of the real recordings and one of the simulated."""
     from stbp.data.events.fidelity import QUANTILES
 
-    columns = [
-        Column(text, no_wrap=True, justify="right") for split in found for text in (f"{split}, real", "simulated")
-    ]
+    columns = [Column(text, no_wrap=True, justify="right") for split in found for text in (split, "")]
     table = Table(Column("", no_wrap=True), *columns, box=None, padding=(0, 2, 0, 0))
 
     def row(name: str, *values: Callable[[dict[str, Any]], str]) -> None:
