@@ -121,6 +121,8 @@ def _draw_correlations(axes: Axes, found: dict[str, dict[str, Any]]) -> None:
     axes.barh(range(len(bars)), [r for _, r, _ in bars][::-1], color=[c for *_, c in bars][::-1], alpha=0.45)
     for n, (name, r, _) in enumerate(bars[::-1]):
         axes.annotate(name, (0, n), (4, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
-        axes.annotate(f"{r:.3f}", (r, n), (3, 0), textcoords="offset points", va="center", fontsize=8, color=INK)
+        axes.annotate(
+            f"{r:.3f}", (max(r, 0.5), n), (3, 0), textcoords="offset points", va="center", fontsize=8, color=INK
+        )
     axes.set(xlim=(0, 1.1), yticks=[])
     axes.set_title("Correlation of event images")
