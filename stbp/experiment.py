@@ -11,7 +11,7 @@ SPIKING = ("decay", "threshold", "surrogate", "width", "gate", "rate_penalty")  
 TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch", "bias": 0.0}
 FRAMES = ("counts", "first_saccade", "stabilize", "jitter_ms")  # fields that only recordings read
 PICTURES = ("encoding", "elastic")  # fields that only images read
-RECORDED = ("n-mnist",)  # data sets of recordings of an event camera
+RECORDED = ("n-mnist", "mnist-simulated")  # data sets of recordings of an event camera
 SCALED = ("pedestrian", "folder")  # data sets of image files of any size
 SEQUENCES = ("mnist-rows", "mnist-rows-permuted", "adding", "recall")  # data sets of which a sample unfolds over time
 FILELESS = ("digits", "adding", "recall")  # data sets that need no files
@@ -28,9 +28,9 @@ class Experiment:
 
     # Name of the run; its folder is runs/NAME-seedS unless --out says otherwise.
     name: str
-    # Data set.
+    # Data set; mnist-simulated is trained on simulated recordings and tested on real ones that show other images.
     dataset: Literal[
-        "digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist",
+        "digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist", "mnist-simulated",
         "mnist-rows", "mnist-rows-permuted", "adding", "recall",
     ]  # fmt: skip
     # Network in the paper's notation, as 784-800-10 or 28x28-15C5-P2-40C5-P2-300-10.
@@ -48,9 +48,9 @@ class Experiment:
     image_size: int | None = None
     # How an image becomes input: random spikes at the rate of each pixel, or the same current in every step.
     encoding: Literal["bernoulli", "static"] = "bernoulli"
-    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, encoding static, init
-    # torch, bias 0, and the fields of spiking neurons (decay, threshold, surrogate, width, gate, rate_penalty) have no
-    # effect on it.
+    # Spiking neurons, or the non-spiking network of the same shape for comparison: needs T 1, init torch, bias 0, with
+    # images encoding static, and the fields of spiking neurons (decay, threshold, surrogate, width, gate,
+    # rate_penalty) have no effect on it.
     neuron: Literal["lif", "relu"] = "lif"
     # In training, move each sample by up to this many whole pixels along x and along y; zeros come in from outside.
     shift: int = 0
@@ -60,7 +60,7 @@ class Experiment:
     # In training, drop with this probability each pixel of an image, for the whole window, or each event of a
     # recording. What stays is not made stronger: a pixel cannot fire more often than in every step.
     drop: float = 0.0
-    # Milliseconds of a recording in one time step, with n-mnist only, as all of the next fields.
+    # Milliseconds of a recording in one time step, with recordings only, as all of the next fields.
     step_ms: float | None = None
     # How many events a pixel had in the step is its input, instead of whether it had one.
     counts: bool = False
@@ -185,6 +185,8 @@ class Experiment:
                 f"step_ms goes together with dataset {' or '.join(RECORDED)}; got step_ms {self.step_ms}, "
                 f"dataset {self.dataset}"
             )
+        if self.folds is not None and self.dataset == "mnist-simulated":
+            raise ValueError("folds have no effect with dataset mnist-simulated, which tests on real recordings alone")
         self._check_unused(PICTURES if self.step_ms is not None else FRAMES)
 
     def _check_sequences(self) -> None:
@@ -202,7 +204,8 @@ class Experiment:
 
     def _check_twin(self) -> None:
         unused = {field.name: field.default for field in dataclasses.fields(self) if field.name in SPIKING}
-        for name, value in (TWIN | unused).items():
+        needed = {name: value for name, value in TWIN.items() if name != "encoding" or self.dataset not in RECORDED}
+        for name, value in (needed | unused).items():
             if getattr(self, name) != value:
                 rule = f"needs {name} {value}" if name in TWIN else f"leaves {name} without effect; leave it away"
                 raise ValueError(f"neuron relu {rule}; got {name} {getattr(self, name)}")

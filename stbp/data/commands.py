@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
+from stbp.data.simulation_commands import compare, fit, simulate
+
 
 def info(
     path: Annotated[
@@ -117,7 +119,14 @@ def verify(
         console.print(f"{escape(str(path))} is what is kept in {escape(str(store))}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"info": info, "fetch": fetch, "verify": verify}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "info": info,
+    "fetch": fetch,
+    "verify": verify,
+    "simulate": simulate,
+    "fit": fit,
+    "compare": compare,
+}
 
 
 def run(args: list[str]) -> None:

@@ -38,6 +38,10 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, D
     """Training and test samples as they are published."""
     if experiment.dataset in SEQUENCES:
         return _sequences(experiment, data)
+    if experiment.dataset == "mnist-simulated":
+        from stbp.data.events.transfer import load_transfer
+
+        return load_transfer(data)
     if experiment.dataset in RECORDED:
         from stbp.data.events.sets import load_events
         from stbp.data.events.windows import EventWindows

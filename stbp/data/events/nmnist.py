@@ -128,6 +128,22 @@ def encode(events: np.ndarray) -> bytes:
     return written.tobytes()
 
 
+def encode_all(columns: dict[str, np.ndarray]) -> list[bytes]:
+    """The content of a `.bin` file for each of several recordings, given as `decode_all` gives them.
+
+    Raises:
+        DataError: an event is later than `LAST` or does not fit into the format otherwise.
+    """
+    t, y = columns["t"], columns["y"]
+    if t.max(initial=0) > LAST or y.max(initial=0) >= OVERFLOW:
+        raise DataError(f"recordings must lie in {OVERFLOW} rows and {LAST} us; got {y.max()} and {t.max()}")
+    written = np.empty(len(t), _FILE)
+    written["word"] = y.astype(np.uint32) << 24 | columns["p"].astype(np.uint32) << 23 | t
+    written["x"] = columns["x"]
+    content, ends = written.tobytes(), np.cumsum(columns["length"]) * SIZE
+    return [content[end - SIZE * n : end] for n, end in zip(columns["length"].tolist(), ends.tolist(), strict=True)]
+
+
 def _check(events: np.ndarray) -> None:
     if events.dtype != EVENT or events.ndim != 1:
         raise DataError(f"events must be one row of {EVENT}, got {events.dtype} of shape {events.shape}")

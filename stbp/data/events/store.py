@@ -166,7 +166,7 @@ def _build(path: Path, source: Source, store: Path, key: str, shape: tuple[int, 
     place = {label: index for index, label in enumerate(classes)}
     if source.left_out:
         _log.warning("%s: %d files are no recordings, such as %s", path, len(source.left_out), source.left_out[0])
-    with ExitStack() as files, _bar(f"storing {path.name}", len(recordings)) as advance:
+    with ExitStack() as files, bar(f"storing {path.name}", len(recordings)) as advance:
         columns = {name: _Column(store.parent, dtype) for name, dtype in _TYPES.items()}
         for column in columns.values():
             files.callback(column.file.close)
@@ -237,17 +237,17 @@ def _beyond(part: Columns, where: list[str], shape: tuple[int, int]) -> DataErro
 
 
 @contextmanager
-def _bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What to tell of so many done; on a terminal they move a bar."""
+def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What to tell of so many done; on a terminal they move a bar on standard error."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task(text, total=total)
-        yield lambda done: bar.advance(task, done)
+    with Progress(console=Console(file=sys.stderr), transient=True) as progress:
+        task = progress.add_task(text, total=total)
+        yield lambda done: progress.advance(task, done)
 
 
 def _write(store: Path, columns: dict[str, _Column], metadata: dict[str, str]) -> None:

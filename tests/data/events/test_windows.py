@@ -173,14 +173,14 @@ def test_counts_and_a_convolution_train(folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"step_ms": None}, "step_ms goes together with dataset n-mnist; got step_ms None"),
+        ({"step_ms": None}, "step_ms goes together with dataset n-mnist or mnist-simulated; got step_ms None"),
         ({"encoding": "static"}, "encoding has no effect with dataset n-mnist; leave it away; got 'static'"),
         ({"image_size": 34}, "image_size goes together with dataset pedestrian or folder"),
         ({"drop": 1.5}, r"drop must be in \[0, 1\], a probability; got 1.5"),
         ({"shift": -1}, "shift must be a number of pixels"),
         ({"step_ms": 0.0}, "step_ms must be in"),
         ({"counts": 1}, "counts must be bool; got 1"),
-        ({"neuron": "relu", "T": 1, "init": "torch"}, "neuron relu needs encoding static"),
+        ({"neuron": "relu", "T": 1}, "neuron relu needs init torch"),
     ],
 )
 def test_a_field_without_effect_or_out_of_range_is_named(fields, message, unchecked_shapes):
