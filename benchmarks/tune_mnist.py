@@ -28,10 +28,9 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"average": 0.999, "T": 10},
             {"average": 0.999, "T": 10, "drop": 0.3},
             {"average": 0.999, "T": 10, "loss": "cross_entropy"},
-            {"average": 0.999, "T": 10, "threshold": 0.3},
-            {"average": 0.999, "T": 20},
-            {"average": 0.999, "T": 10, "width": 2.0},
-            {"T": 10},
+            {"average": 0.999, "T": 30},
+            {"average": 0.999, "T": 30, "drop": 0.3},
+            {"average": 0.999, "T": 10, "epochs": 30},
         ),
     ),
 }
