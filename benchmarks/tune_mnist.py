@@ -30,6 +30,8 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"average": 0.999, "T": 10, "loss": "cross_entropy"},
             {"average": 0.999, "T": 30},
             {"average": 0.999, "T": 30, "drop": 0.3},
+            {"average": 0.999, "T": 30, "init": "torch"},
+            {"average": 0.999, "T": 30, "learning_rate": 3e-3},
         ),
     ),
 }
