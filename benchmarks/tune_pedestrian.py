@@ -26,7 +26,7 @@ RATES = (1e-4, 3e-4, 1e-3)
 
 
 class Search(NamedTuple):
-    """The values to try, every combination of them; with these seeds; over as many epochs, or those of the experiment."""
+    """The values to try, every combination of them; the seeds; the epochs, where not those of the experiment."""
 
     grid: dict[str, tuple[Any, ...]]
     seeds: tuple[int, ...] = (0, 1)
