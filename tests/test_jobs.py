@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Pa
         lambda at: os.kill(os.getpid(), signal.SIGINT) if "again" not in seen and not seen.add("again") else None
     )
     with pytest.raises(KeyboardInterrupt):
-        run_all(long[:1], told, at=[None])
+        run_here(long[:1], told)
     assert any("going on with" in text for text in told.texts)
 
 
@@ -128,12 +128,14 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Pa
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path):
     code = f"""
 from pathlib import Path
+from types import SimpleNamespace
 from stbp import paper
 from stbp.jobs import Job, run_all
-from tests.test_jobs import Told
 if __name__ == "__main__":
     e = paper.experiment("digits-mlp").replace(network="64-10", T=2, epochs=100_000)
-    run_all([Job(e, Path({str(tmp_path)!r}) / "run")], Told(lambda job: print("on", flush=True)), at=[None])
+    nothing = lambda *told: None
+    board = SimpleNamespace(started=nothing, said=nothing, reached=lambda *told: print("on", flush=True), ended=nothing)
+    run_all([Job(e, Path({str(tmp_path)!r}) / "run")], board, at=[None])
 """
     (tmp_path / "parent.py").write_text(code)
     root = Path(stbp.__file__).parent.parent
