@@ -7,6 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+CACHE = "STBP_CACHE"  # environment variable
+
+
+def cache_folder() -> Path:
+    """For what can be fetched or made again, downloads and stores: STBP_CACHE, or the user's cache folder."""
+    import pooch
+
+    return Path(os.environ.get(CACHE) or pooch.os_cache("stbp")).expanduser()
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that it is the old one or the new one, whatever happens."""

@@ -2,9 +2,10 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -43,6 +44,9 @@ class Done:
     """The end of a run, or why there was none."""
 
     error: str | None = None
+
+
+Message = Said | Reached | Done
 
 
 @runtime_checkable
@@ -110,6 +114,31 @@ def run_all(
             worker.process.kill()
 
 
+def run_here(jobs: Iterable[Job], board: Board, *, data: Path | None = None, device: str = "auto") -> None:
+    """Train every run in this process, with one thread, one after the other: for runs shorter than a process's start.
+
+    Raises:
+        KeyboardInterrupt: as from `fit`.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    for job in jobs:
+        board.started(job)
+        tell = partial(_pass_on, board, job)
+        tell(_train(job, _Wire(tell), data, device))
+
+
+def _pass_on(board: Board, job: Job, message: Message) -> None:
+    match message:
+        case Said(text):
+            board.said(job, text)
+        case Reached(epochs):
+            board.reached(job, epochs)
+        case Done(error):
+            board.ended(job, error)
+
+
 class _Worker:
     """A process, the run that it is at, and the line to it."""
 
@@ -131,14 +160,10 @@ class _Worker:
         """Pass on what the process has said of its run; False if it has died, which ends the run."""
         try:
             while self.job is not None and self.connection.poll():
-                match self.connection.recv():
-                    case Said(text):
-                        board.said(job, text)
-                    case Reached(epochs):
-                        board.reached(job, epochs)
-                    case Done(error):
-                        self.job = None
-                        board.ended(job, error)
+                message: Message = self.connection.recv()
+                if isinstance(message, Done):
+                    self.job = None
+                _pass_on(board, job, message)
         except (EOFError, ConnectionResetError):
             self.process.join()
             board.ended(job, f"its process died (exit code {self.process.exitcode}); out of memory?")
@@ -165,7 +190,7 @@ def _work(connection: Connection, gpu: str | None, data: Path | None, device: st
     torch.set_num_threads(1)
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the parent has gone, or wants an end
         while (job := connection.recv()) is not None:
-            connection.send(_train(job, _Wire(connection), data, device))
+            connection.send(_train(job, _Wire(connection.send), data, device))
 
 
 def _train(job: Job, wire: "_Wire", data: Path | None, device: str) -> Done:
@@ -201,22 +226,22 @@ def cannot_learn(summary: dict[str, Any]) -> bool:
 
 
 class _Wire:
-    """Tells the parent what `fit` tells."""
+    """Passes on what `fit` tells."""
 
-    def __init__(self, connection: Connection):
-        self.connection, self.finished, self.samples = connection, 0, 1
+    def __init__(self, tell: Callable[[Message], None]):
+        self.tell, self.finished, self.samples = tell, 0, 1
 
     def say(self, text: str) -> None:
-        self.connection.send(Said(text))
+        self.tell(Said(text))
 
     def start_epoch(self, epoch: int, epochs: int, samples: int, done: int) -> None:
         self.finished, self.samples = epoch - 1, samples
 
     def advance(self, done: int, loss: float, accuracy: float) -> None:
-        self.connection.send(Reached(self.finished + done / self.samples))
+        self.tell(Reached(self.finished + done / self.samples))
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
-        self.connection.send(Reached(float(metrics["epoch"])))
+        self.tell(Reached(float(metrics["epoch"])))
 
     def close(self) -> None:
         pass

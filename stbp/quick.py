@@ -1,7 +1,11 @@
 """`stbp reproduce --quick`: every experiment made tiny, on tiny data sets made from the digits that come with stbp."""
 
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -9,6 +13,7 @@ from PIL import Image
 from stbp.data import load, write_events
 from stbp.data.events.record import empty
 from stbp.experiment import Experiment
+from stbp.files import CACHE
 
 TRAIN, TEST = 40, 20  # samples
 EVENTS = 200  # of a recording
@@ -18,6 +23,21 @@ def tiny(experiment: Experiment) -> Experiment:
     """The same experiment over two steps, two epochs and two folds, so that it takes no time; it learns nothing."""
     folds = {} if experiment.folds is None else {"folds": 2}
     return experiment.replace(T=min(experiment.T, 2), epochs=2, batch_size=20, **folds)
+
+
+@contextmanager
+def made_up() -> Iterator[Path]:
+    """A folder for a while, with the stand-ins in `data`; in it is also the cache for what is decoded of them."""
+    before = os.environ.get(CACHE)
+    with TemporaryDirectory(prefix="stbp-quick-") as name:
+        write_data(Path(name) / "data")
+        os.environ[CACHE] = str(Path(name) / "cache")
+        try:
+            yield Path(name)
+        finally:
+            del os.environ[CACHE]
+            if before is not None:
+                os.environ[CACHE] = before
 
 
 def write_data(folder: Path) -> None:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from stbp import report
 from stbp.comparison import StandIn, find, find_stopped
 from stbp.experiment import Experiment
-from stbp.jobs import Job, cannot_learn, run_all
+from stbp.jobs import Job, cannot_learn, run_all, run_here
 from stbp.tables import Figure, Table, parts
 
 SEEDS = {"paper": 1, "tuned": 5}  # unless the caller says how many
@@ -105,16 +105,19 @@ class Plan:
         return folder if report.is_registered(experiment) else folder / "variants"
 
     def run(
-        self, jobs: Sequence[Job], at: Sequence[str | None], data: Path | None, device: str, quiet: bool = False
+        self, jobs: Sequence[Job], at: Sequence[str | None] | None, data: Path | None, device: str, quiet: bool = False
     ) -> None:
-        """Train the runs, and collect each experiment as soon as its last one is there.
+        """Train the runs, and collect each experiment as soon as its last one is there; in this process without `at`.
 
         Raises:
             KeyboardInterrupt: as from `run_all`; what is finished has been collected.
         """
-        board = _Board(jobs, len(at), self, quiet)
+        board = _Board(jobs, 1 if at is None else len(at), self, quiet)
         try:
-            run_all(jobs, board, at=at, data=data, device=device)
+            if at is None:
+                run_here(jobs, board, data=data, device=device)
+            else:
+                run_all(jobs, board, at=at, data=data, device=device)
         except KeyboardInterrupt:
             for experiment in self.wanted:
                 self.collect(experiment)
@@ -153,6 +156,7 @@ class _Board:
         """`quiet`: no line for each run."""
         self.jobs, self.places, self.plan, self.quiet = jobs, places, plan, quiet
         self.epochs = dict.fromkeys(jobs, 0.0)  # done, of every run that goes on or is to come
+        self.family = {job: _family(job.experiment) for job in jobs}
         self.since: dict[Job, tuple[float, float]] = {}  # when a run began here, and at which epoch
         self.pace: dict[str, float] = {}  # seconds an epoch, by experiment
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
@@ -188,8 +192,8 @@ class _Board:
         done = len(self.jobs) - len(self.epochs)
         outcome = "done" if error is None else f"failed: {error}"
         self.said(job, f"{outcome}; {done} of {len(self.jobs)} runs, {self._left()}")
-        family = _family(job.experiment)
-        if not any(_family(other.experiment) == family for other in self.epochs):
+        family = self.family[job]
+        if all(self.family[other] != family for other in self.epochs):
             for path in self.plan.collect(family):
                 self.said(job, f"collected into {path}")
 

@@ -5,7 +5,6 @@ import difflib
 import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import tyro
@@ -15,12 +14,12 @@ from tyro.conf import Positional
 
 from stbp import report
 from stbp.comparison import StandIn, compare, grid, pairs, points
-from stbp.jobs import places
+from stbp.jobs import Job, places
 from stbp.reproduce import Plan, wanted
 from stbp.tables import Figure, Table, groups
 from stbp.train_command import Device, say
 
-QUICK_SEEDS = 2  # as many as it takes for a standard deviation
+QUICK_SEEDS = 1
 NARROWEST = 132  # columns of a table: a terminal with fewer breaks its lines, but nothing is left out
 
 
@@ -55,11 +54,12 @@ def reproduce(
         raise ValueError(f"seeds must be 0 or more; got {seeds}")
     if not quick:
         plan = Plan(wanted(chosen, seeds), out, report.FOLDER)
-        _run_and_show(plan, chosen, data, device, jobs, json)
+        missing = plan.jobs()
+        _run_and_show(plan, missing, chosen, data, device, places(device, jobs) if missing else [], json)
         return
-    if data is not None or out != Path("runs") or seeds is not None:
-        raise ValueError("--data, --out and --seeds have no effect with --quick, which makes its own data; leave away")
-    _walk_through(chosen, device, jobs, json)
+    if data is not None or out != Path("runs") or seeds is not None or jobs is not None:
+        raise ValueError("--data, --out, --seeds and --jobs have no effect with --quick; leave them away")
+    _walk_through(chosen, device, json)
 
 
 def _chosen(names: Sequence[str]) -> list[Table | Figure]:
@@ -74,27 +74,26 @@ def _chosen(names: Sequence[str]) -> list[Table | Figure]:
     return list(known.values()) if "all" in names else [known[name] for name in dict.fromkeys(names)]
 
 
-def _walk_through(chosen: Sequence[Table | Figure], device: Device, jobs: int | None, json: bool) -> None:
-    from stbp.quick import tiny, write_data
+def _walk_through(chosen: Sequence[Table | Figure], device: Device, json: bool) -> None:
+    from stbp.quick import made_up, tiny
 
-    with TemporaryDirectory(prefix="stbp-quick-") as folder:
-        data, out = Path(folder) / "data", Path(folder) / "runs"
-        write_data(data)
-        _run_and_show(Plan(wanted(chosen, QUICK_SEEDS, tiny), out, None), chosen, data, device, jobs, json, tiny)
+    with made_up() as folder:
+        plan = Plan(wanted(chosen, QUICK_SEEDS, tiny), folder / "runs", None)
+        _run_and_show(plan, plan.jobs(), chosen, folder / "data", device, None, json, tiny)
 
 
 def _run_and_show(
     plan: Plan,
+    missing: Sequence[Job],
     chosen: Sequence[Table | Figure],
     data: Path | None,
     device: Device,
-    jobs: int | None,
+    at: Sequence[str | None] | None,
     json: bool,
     stand_in: StandIn = lambda experiment: experiment,
 ) -> None:
-    missing = plan.jobs()
     if missing:
-        plan.run(missing, places(device, jobs), data, device, quiet=plan.published is None)
+        plan.run(missing, at, data, device, quiet=plan.published is None)
     results = plan.results()
     if json:
         content = [_content(name, group, results, stand_in) for name, group in groups().items() if group in chosen]

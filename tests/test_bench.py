@@ -71,6 +71,12 @@ def test_a_kernel_that_is_not_equal_is_not_timed(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "cpu.json").exists()
 
 
+@pytest.mark.parametrize(("share", "shown"), [(1.0409, "104"), (10.4, "1040"), (0.30529, "30.5"), (0.0004, "0.04")])
+def test_how_far_a_peer_is_off_has_three_digits(share: float, shown: str):
+    verdict = equality.Equality(None, equality.Difference(0.0, share)).verdict("a triangle")
+    assert verdict == f"differs: gradient by {shown} % (a triangle)"
+
+
 def test_the_grid_shows_one_spike_that_differs(weights):
     x, y = SOURCE.spikes(3, TASK)
     subject = ours_dense(TASK)

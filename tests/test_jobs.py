@@ -14,7 +14,7 @@ import stbp
 from stbp import paper
 from stbp.evaluation import load_run
 from stbp.experiment import Experiment
-from stbp.jobs import Job, places, run_all
+from stbp.jobs import Job, places, run_all, run_here
 from stbp.progress import Silent
 
 SMALL = paper.experiment("digits-mlp").replace(network="64-10", T=2, epochs=1)
@@ -61,7 +61,7 @@ def test_runs_end_as_if_each_had_been_alone(tmp_path: Path):
 def test_a_run_that_fails_does_not_stop_the_others(tmp_path: Path):
     wrong, right = job(tmp_path, SMALL.replace(network="64-7", threshold=9.0)), job(tmp_path)
     told = Told()
-    run_all([wrong, right], told, at=[None])
+    run_here([wrong, right], told)
     assert "ends in 7 outputs" in told.errors[wrong]
     assert told.errors[right] is None
 
@@ -84,7 +84,7 @@ def test_a_process_that_dies_is_told_of_and_replaced(tmp_path: Path):
 def test_a_network_that_cannot_learn_stops_after_its_first_epoch_and_one_that_can_goes_on(tmp_path: Path):
     alive = DEAD.replace(threshold=0.3, init="balanced")
     jobs, told = [job(tmp_path, DEAD), job(tmp_path, alive)], Told()
-    run_all(jobs, told, at=[None])
+    run_here(jobs, told)
     dead, alive = (json.loads((one.folder / "summary.json").read_text()) for one in jobs)
     assert (dead["epochs"], dead["cannot_learn"]) == (1, True)
     assert (alive["epochs"], alive["cannot_learn"]) == (3, False)
@@ -93,7 +93,7 @@ def test_a_network_that_cannot_learn_stops_after_its_first_epoch_and_one_that_ca
 
 def test_the_look_after_the_first_epoch_changes_nothing(tmp_path: Path):
     looked = job(tmp_path, SMALL.replace(schedule="constant", epochs=2))
-    run_all([looked], Told(), at=[None])
+    run_here([looked], Told())
     through = stbp.fit(looked.experiment, report=Silent())
     weights = load_run(looked.folder).network.state_dict()
     assert all(torch.equal(weights[name], tensor) for name, tensor in through.network.state_dict().items())
@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Pa
         lambda at: os.kill(os.getpid(), signal.SIGINT) if "again" not in seen and not seen.add("again") else None
     )
     with pytest.raises(KeyboardInterrupt):
-        run_all(long[:1], told, at=[None])
+        run_here(long[:1], told)
     assert any("going on with" in text for text in told.texts)
 
 
@@ -128,12 +128,14 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_same_call_goes_on(tmp_path: Pa
 def test_no_process_outlives_a_parent_that_is_killed(tmp_path: Path):
     code = f"""
 from pathlib import Path
+from types import SimpleNamespace
 from stbp import paper
 from stbp.jobs import Job, run_all
-from tests.test_jobs import Told
 if __name__ == "__main__":
     e = paper.experiment("digits-mlp").replace(network="64-10", T=2, epochs=100_000)
-    run_all([Job(e, Path({str(tmp_path)!r}) / "run")], Told(lambda job: print("on", flush=True)), at=[None])
+    nothing = lambda *told: None
+    board = SimpleNamespace(started=nothing, said=nothing, reached=lambda *told: print("on", flush=True), ended=nothing)
+    run_all([Job(e, Path({str(tmp_path)!r}) / "run")], board, at=[None])
 """
     (tmp_path / "parent.py").write_text(code)
     root = Path(stbp.__file__).parent.parent

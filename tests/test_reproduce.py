@@ -3,6 +3,7 @@ import json
 import sys
 from pathlib import Path
 
+import pooch
 import pytest
 
 import stbp
@@ -45,6 +46,7 @@ def train(job: Job) -> None:
 
 def test_everything_is_walked_through_and_nothing_is_published(run_stbp, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
     before = sorted(report.FOLDER.rglob("*"))
     code, out, err = run_stbp("reproduce", "all", "--quick", "--json")
     assert code == 0, err
@@ -91,7 +93,8 @@ def test_what_is_published_is_shown_without_running_anything(run_stbp, tmp_path:
         (["tabel2"], "did you mean table2?"),
         (["table2", "--seeds", "-1"], "seeds must be 0 or more; got -1"),
         (["table2", "--quick", "--data", "x"], "have no effect with --quick"),
-        (["table2", "--quick", "--jobs", "0"], "jobs must be at least 1; got 0"),
+        (["table2", "--quick", "--jobs", "2"], "have no effect with --quick"),
+        (["table2", "--jobs", "0"], "jobs must be at least 1; got 0"),
     ],
 )
 def test_a_mistake_is_one_line(args, message, run_stbp, tmp_path: Path, monkeypatch):
@@ -193,8 +196,6 @@ def test_an_unfinished_run_is_gone_on_with(tmp_path: Path, clean):
 
 
 def test_the_made_up_data_is_read_like_the_real(tmp_path: Path, monkeypatch):
-    import pooch
-
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
     write_data(tmp_path)
     for name, shape, size in (("mnist", (1, 28, 28), None), ("pedestrian", (1, 28, 28), 28)):

@@ -1,10 +1,11 @@
 import dataclasses
+import json
 import subprocess
 import sys
 
 import pytest
 
-from stbp import paper
+from stbp import paper, report
 from stbp.tables import CONSTANTS, FIGURES, TABLES, groups, parts, printed
 
 
@@ -50,6 +51,12 @@ def test_the_papers_preset_has_the_constants_of_table_1():
     assert by_adam == e.replace(name=by_adam.name, optimizer="adam", learning_rate=1e-3, bias=1.5)
     assert paper.experiment("nmnist-mlp-paper-adam").bias == 0
     assert {constant.symbol for constant in CONSTANTS} >= {"T", "V_th", "tau", "a1..a4", "r"}
+
+
+def test_the_rate_of_the_papers_mlp_on_pedestrians_was_chosen_on_validation_samples():
+    tuning = json.loads((report.FOLDER / "tuning" / "pedestrian-mlp-paper-adam.json").read_text())
+    assert tuning["validation"] > 0
+    assert tuning["best"] == {"learning_rate": paper.experiment("pedestrian-mlp-paper-adam").learning_rate}
 
 
 def test_the_curves_of_fig_6_differ_in_shape_or_width_alone():

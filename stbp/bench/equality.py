@@ -49,9 +49,14 @@ class Equality:
         found = self.grid or self.timed
         if found.equal:
             return "equal"
-        parts = [f"{100 * found.spikes:.2g} % of output spikes"] if found.spikes else []
-        parts += [f"gradient by {100 * found.gradient:.2g} %"] if found.gradient > TOLERANCE else []
+        parts = [f"{_per_cent(found.spikes)} of output spikes"] if found.spikes else []
+        parts += [f"gradient by {_per_cent(found.gradient)}"] if found.gradient > TOLERANCE else []
         return "differs: " + ", ".join(parts) + (f" ({note})" if note else "")
+
+
+def _per_cent(share: float) -> str:
+    """To three significant digits, whatever its size."""
+    return f"{float(f'{100 * share:.3g}'):.9g} %"
 
 
 class Reference:

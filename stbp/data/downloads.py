@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
-
 from stbp.data.error import DataError
 from stbp.data.fetch import Published, fetch
 from stbp.data.mnist import SOURCES, locate
+from stbp.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -99,8 +98,8 @@ def _as_it_is_called(folder: Path, file: Published) -> Path | None:
 
 
 def default_folder() -> Path:
-    """Where data sets are looked for if no folder is named: STBP_DATA, or the user's cache folder."""
-    return Path(os.environ.get("STBP_DATA") or pooch.os_cache("stbp")).expanduser()
+    """Where data sets are looked for if no folder is named: STBP_DATA, or the cache folder."""
+    return Path(os.environ.get("STBP_DATA") or cache_folder()).expanduser()
 
 
 def fetch_set(name: str, folder: str | Path | None = None) -> Path:

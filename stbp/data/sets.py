@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import pooch
 import torch
 
 from stbp.data import folds, sequences
@@ -20,6 +19,7 @@ from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
 from stbp.experiment import RECORDED, SCALED, SEQUENCES, Experiment
+from stbp.files import cache_folder
 
 NAMES = ("digits", *SOURCES, *SCALED)
 N_MNIST = (60_000, 10_000)  # recordings of the full set
@@ -165,7 +165,7 @@ def _find_tree(name: str, data: str | Path | None, origin: str) -> Path:
 
 def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:
     source = SOURCES[name]
-    folder = Path(pooch.os_cache("stbp")) / name
+    folder = cache_folder() / name
     if missing(folder, source):
         from stbp.data.downloads import fetch_set  # what it imports is slow, and rarely needed
 

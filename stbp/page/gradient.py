@@ -1,5 +1,6 @@
 """The gradient check that the page prints: our backward pass against autograd of a plain loop in float64."""
 
+from functools import cache
 from typing import NamedTuple, get_args
 
 import torch
@@ -34,9 +35,10 @@ class Departure(NamedTuple):
     cosine: float
 
 
-def checks() -> list[Check]:
-    """Every surrogate with every gate, on the same weights and spikes; computed now."""
-    return [check(surrogate, gate) for surrogate in get_args(Surrogate) for gate in get_args(GateName)]
+@cache  # once for a process, however many pages it makes
+def checks() -> tuple[Check, ...]:
+    """Every surrogate with every gate, on the same weights and spikes; computed by this process."""
+    return tuple(check(surrogate, gate) for surrogate in get_args(Surrogate) for gate in get_args(GateName))
 
 
 def check(surrogate: Surrogate, gate: GateName) -> Check:
@@ -53,8 +55,9 @@ def check(surrogate: Surrogate, gate: GateName) -> Check:
     return Check(surrogate, gate, found[0], found[1], differing)
 
 
-def departures() -> list[Departure]:
-    """The recursion as the paper prints it, and SDBP, beside the exact gradient, at three decays; computed now."""
+@cache
+def departures() -> tuple[Departure, ...]:
+    """The recursion as the paper prints it, and SDBP, beside the exact gradient, at three decays; computed here too."""
     rows = []
     for decay in (0.1, 0.2, 0.5):
         net, x, y = _case("sigmoid", "paper", decay)
@@ -63,7 +66,7 @@ def departures() -> list[Departure]:
         for name, gradient in (("as printed", _printed(net, x, y, decay)), ("spatial only (SDBP)", spatial)):
             cosine = torch.nn.functional.cosine_similarity(gradient.flatten(), truth.flatten(), dim=0)
             rows.append(Departure(decay, name, _distance(gradient, truth), float(cosine)))
-    return rows
+    return tuple(rows)
 
 
 def _case(surrogate: Surrogate, gate: GateName, decay: float) -> tuple[nn.Network, Tensor, Tensor]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import pooch
 import torch
 from jaxtyping import Float, Int64, UInt8, UInt32
 from torch import Tensor
@@ -18,6 +17,7 @@ from stbp.data.dataset import mean_input
 from stbp.data.error import DataError
 from stbp.data.events import source, store
 from stbp.data.events.record import empty
+from stbp.files import cache_folder
 from stbp.ops.frames.op import frames
 from stbp.ops.frames.options import Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
@@ -177,7 +177,7 @@ def joined(*sets: EventSet) -> EventSet:
 
 def _find(name: str | Path, data: str | Path | None) -> tuple[Path, Path]:
     """Training and test split, as archives or folders."""
-    folder = _folder(name, data, Path(pooch.os_cache("stbp")))
+    folder = _folder(name, data, cache_folder())
     paths = source.find(folder)
     if paths is None:
         raise DataError(
@@ -188,7 +188,7 @@ def _find(name: str | Path, data: str | Path | None) -> tuple[Path, Path]:
 
 
 def _stores(cache: str | Path | None) -> Path:
-    return Path(pooch.os_cache("stbp")) / "events" if cache is None else Path(cache)
+    return cache_folder() / "events" if cache is None else Path(cache)
 
 
 def _folder(name: str | Path, data: str | Path | None, own: Path) -> Path:
