@@ -44,11 +44,16 @@ def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
     e = stbp.Experiment(name=name, validation=VALIDATION, **fields)
     run = stbp.fit(e, data=data, report=Silent())
     last = run.history[-1]
-    found = {key: last[key] for key in ("validation_accuracy", "train_accuracy", "firing_rate")}
-    print(
-        f"{fields}  validation {100 * found['validation_accuracy']:.2f} %, {run.summary['seconds']:.0f} s", flush=True
-    )
-    return {"fields": fields, **found, "seconds": run.summary["seconds"], "commit": run.summary["commit"]}
+    accuracy, seconds = last["validation_accuracy"], run.summary["seconds"]
+    print(f"{fields}  validation {100 * accuracy:.2f} %, {seconds:.0f} s", flush=True)
+    found = {key: last[key] for key in ("train_accuracy", "firing_rate")}
+    return {
+        "fields": fields,
+        "validation_accuracy": [accuracy],
+        **found,
+        "seconds": seconds,
+        "commit": run.summary["commit"],
+    }
 
 
 def main() -> None:
@@ -66,6 +71,7 @@ def main() -> None:
         result = {
             "command": f"python benchmarks/tune_mnist.py {args.name} --data DIR",
             "experiment": args.name,
+            "seeds": [0],
             "validation": VALIDATION,
             "trials": trials,
             "best": max(trials, key=lambda one: one["validation_accuracy"])["fields"],
