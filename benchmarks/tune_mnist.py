@@ -33,7 +33,6 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"average": 0.999, "T": 30, "init": "torch"},
             {"average": 0.999, "T": 30, "learning_rate": 3e-3},
             {"average": 0.999, "T": 30, "schedule": "constant"},
-            {"average": 0.999, "T": 30, "width": 2.0},
         ),
     ),
 }
