@@ -204,6 +204,8 @@ def test_a_network_is_trained_to_be_measured_even_if_its_result_is_known(tmp_pat
     assert plan.study(e) == json.loads(path.read_text())
     assert plan.measure(None, "cpu") == []
     assert Plan({}, tmp_path / "none", published, (e,)).jobs() == []
+    path.write_text(path.read_text().replace('"threshold": 0.3', '"threshold": 0.4'))
+    assert plan.study(e) is None  # what was measured is a network of other settings
 
 
 def test_measurements_of_changed_code_are_not_published(tmp_path: Path, monkeypatch):
