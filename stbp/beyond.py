@@ -78,7 +78,7 @@ def accuracy_by_step(net: nn.Network, experiment: Experiment, samples: DataSet) 
     for ids in torch.arange(len(samples)).split(BATCH):
         x, y = batch(experiment, samples, ids, 0, _device(net))
         right += (net(x).cumsum(0).argmax(2) == y).sum(1).cpu()
-    return (right / len(samples)).tolist()
+    return (right.double() / len(samples)).tolist()
 
 
 def accuracy_by_density(net: nn.Network, experiment: Experiment, samples: ImageSet) -> list[Density]:

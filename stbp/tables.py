@@ -289,7 +289,7 @@ TABLES = (
     ),
     Table(
         "Rate",
-        "MNIST, with a penalty on the hidden neurons' firing rate (not in the paper)",
+        "MNIST, with a penalty on hidden firing rates (not in the paper)",
         tuple(
             _own(f"STBP, penalty {penalty:g}", _E["mnist-mlp-400-tuned"].replace(rate_penalty=penalty))
             for penalty in (0.0, 0.03, 0.1, 0.3)
