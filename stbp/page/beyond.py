@@ -100,7 +100,7 @@ def _hidden_rate(result: Result) -> float:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far back the gradients of trained networks reach: of each name, accuracy and the shares BACK steps earlier."""
+    """How far back the gradients of trained networks reach: of each, accuracy and the shares BACK steps earlier."""
 
     panel: Markup
     rows: tuple[tuple[str, str, tuple[str, ...]], ...]
