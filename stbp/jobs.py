@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from stbp.experiment import Experiment
+from stbp.experiment import FILELESS, Experiment
 from stbp.progress import stop_requests
 
 POLL_SECONDS = 0.2
@@ -210,6 +210,7 @@ def _fit(job: Job, wire: "_Wire", data: Path | None, device: str) -> None:
     from stbp.train import fit
 
     config, wanted = job.folder / "config.json", job.experiment
+    data = None if wanted.dataset in FILELESS else data
     if wanted.epochs > 1 and wanted.schedule != "cosine":
         begun = config.exists() and runs.read_config(job.folder).epochs > 1
         first = wanted.replace(epochs=1)

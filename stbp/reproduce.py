@@ -10,9 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from stbp import report
+from stbp import inference, report
 from stbp.comparison import StandIn, find, find_stopped
 from stbp.experiment import Experiment
+from stbp.files import write_json
 from stbp.jobs import Job, cannot_learn, run_all, run_here
 from stbp.tables import Figure, Table, parts
 
@@ -40,28 +41,57 @@ class Plan:
         failures: why runs have no end, by the name of their experiment.
     """
 
-    def __init__(self, wanted: Mapping[Experiment, int], out: Path, published: Path | None):
-        """`out`: for run folders; `published`: the folder for results of a commit, None to leave it alone."""
-        self.wanted, self.out, self.published = wanted, out, published
+    def __init__(
+        self, wanted: Mapping[Experiment, int], out: Path, published: Path | None, studied: Sequence[Experiment] = ()
+    ):
+        """
+        Args:
+            wanted: experiments, with a number of seeds each.
+            out: folder for the folders of runs.
+            published: the folder for results of a commit, None to leave it alone.
+            studied: experiments whose trained network itself is wanted, to be measured.
+        """
+        self.wanted = {**dict.fromkeys(studied, 1), **wanted}
+        self.out, self.published, self.studied = out, published, studied
         self.local = out / "results"
         self.failures: dict[str, list[str]] = {}
 
     def results(self) -> list[dict[str, Any]]:
         """All that is there, of tables and of their variants."""
-        folders = [self.local, *([] if self.published is None else [self.published])]
-        return [result for folder in folders for part in (folder, folder / "variants") for result in _read(part)]
+        return [
+            result for folder in self._folders() for part in (folder, folder / "variants") for result in _read(part)
+        ]
+
+    def _folders(self) -> list[Path]:
+        return [self.local, *([] if self.published is None else [self.published])]
 
     def jobs(self) -> list[Job]:
         """The runs that are missing or unfinished; those that are finished but not collected are collected first."""
         for experiment in self.wanted:
             self.collect(experiment)
         known = self.results()
-        return [
-            Job(run, folder_of(run, self.out))
-            for experiment, seeds in self.wanted.items()
-            for run in self._missing(experiment, seeds, known)
-            if not _is_finished(folder_of(run, self.out), run)
-        ]
+        runs = [run for experiment, seeds in self.wanted.items() for run in self._missing(experiment, seeds, known)]
+        runs += [e for e in self.studied if e not in runs and self.study(e) is None]
+        jobs = [Job(run, folder_of(run, self.out)) for run in runs]
+        return [job for job in jobs if not _is_finished(job.folder, job.experiment)]
+
+    def study(self, experiment: Experiment) -> dict[str, Any] | None:
+        """What was measured of its trained network; None where nothing was."""
+        return inference.read(experiment, self._folders())
+
+    def measure(self, data: Path | None, device: str) -> list[Path]:
+        """Measure the networks that are trained and were not measured; return the files that are written."""
+        written = []
+        for e in self.studied:
+            folder = folder_of(e, self.out)
+            if self.study(e) is None and _is_finished(folder, e):
+                from stbp import beyond
+
+                found = beyond.measure(folder, data, device)
+                written.append(inference.path(e, self._folder_for([found["trained_at"], found["commit"]])))
+                written[-1].parent.mkdir(parents=True, exist_ok=True)
+                write_json(written[-1], found)
+        return written
 
     def _missing(self, experiment: Experiment, seeds: int, known: Sequence[dict[str, Any]]) -> list[Experiment]:
         """Its runs that no result holds."""
@@ -95,14 +125,16 @@ class Plan:
         return written
 
     def _place(self, experiment: Experiment, result: dict[str, Any]) -> Path:
-        """Published is what comes from a commit, in a checkout; variants of registered experiments lie apart."""
+        """Variants of registered experiments lie apart."""
+        folder = self._folder_for([run["summary"]["commit"] for run in result["runs"]])
+        return folder if report.is_registered(experiment) else folder / "variants"
+
+    def _folder_for(self, commits: Sequence[str | None]) -> Path:
+        """Published is what comes from commits without changes, in a checkout."""
         from stbp.runs import commit
 
-        folder = self.local
-        if self.published is not None and commit() is not None:
-            commits = [run["summary"]["commit"] or "+" for run in result["runs"]]
-            folder = self.local if any(one.endswith("+") for one in commits) else self.published
-        return folder if report.is_registered(experiment) else folder / "variants"
+        clean = all(one is not None and not one.endswith("+") for one in commits)
+        return self.published if self.published is not None and commit() is not None and clean else self.local
 
     def run(
         self, jobs: Sequence[Job], at: Sequence[str | None] | None, data: Path | None, device: str, quiet: bool = False

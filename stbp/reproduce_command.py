@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from tyro.conf import Positional
 
-from stbp import report
+from stbp import inference, report
 from stbp.comparison import StandIn, compare, grid, pairs, points
+from stbp.experiment import Experiment
 from stbp.jobs import Job, places
 from stbp.reproduce import Plan, wanted
 from stbp.tables import Figure, Table, groups
@@ -26,7 +27,7 @@ NARROWEST = 132  # columns of a table: a terminal with fewer breaks its lines, b
 def reproduce(
     names: Annotated[
         Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="NAME...", help=f"What: {', '.join(groups())}, or all."),
+        tyro.conf.arg(metavar="NAME...", help=f"What: {', '.join((*groups(), inference.NAME))}, or all."),
     ] = (),
     quick: Annotated[
         bool, tyro.conf.arg(help="Walk through with tiny runs on made-up data, in a moment; the numbers mean nothing.")
@@ -49,21 +50,22 @@ def reproduce(
     json: Annotated[bool, tyro.conf.arg(help="Print JSON.")] = False,
 ) -> None:
     """The paper's tables and figures: run what is missing, go on with what was stopped, show it beside the paper."""
-    chosen = _chosen(names)
+    chosen, studied = _chosen(names)
     if seeds is not None and seeds < 0:
         raise ValueError(f"seeds must be 0 or more; got {seeds}")
     if not quick:
-        plan = Plan(wanted(chosen, seeds), out, report.FOLDER)
+        plan = Plan(wanted(chosen, seeds), out, report.FOLDER, () if seeds == 0 else studied)
         missing = plan.jobs()
-        _run_and_show(plan, missing, chosen, data, device, places(device, jobs) if missing else [], json)
+        _run_and_show(plan, missing, chosen, studied, data, device, places(device, jobs) if missing else [], json)
         return
     if data is not None or out != Path("runs") or seeds is not None or jobs is not None:
         raise ValueError("--data, --out, --seeds and --jobs have no effect with --quick; leave them away")
-    _walk_through(chosen, device, json)
+    _walk_through(chosen, studied, device, json)
 
 
-def _chosen(names: Sequence[str]) -> list[Table | Figure]:
-    known = groups()
+def _chosen(names: Sequence[str]) -> tuple[list[Table | Figure], tuple[Experiment, ...]]:
+    """The tables and figures, and the experiments whose networks are to be measured."""
+    known = (*groups(), inference.NAME)
     if not names:
         raise ValueError(f"stbp reproduce needs a name: {', '.join(known)}, or all")
     for name in names:
@@ -71,21 +73,26 @@ def _chosen(names: Sequence[str]) -> list[Table | Figure]:
             nearest = difflib.get_close_matches(name, (*known, "all"), n=1)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""
             raise ValueError(f"nothing to reproduce is called {name!r}{hint} (there are {', '.join(known)}, and all)")
-    return list(known.values()) if "all" in names else [known[name] for name in dict.fromkeys(names)]
+    wanted = known if "all" in names else tuple(dict.fromkeys(names))
+    return [groups()[name] for name in wanted if name in groups()], (
+        inference.studied() if inference.NAME in wanted else ()
+    )
 
 
-def _walk_through(chosen: Sequence[Table | Figure], device: Device, json: bool) -> None:
+def _walk_through(chosen: Sequence[Table | Figure], studied: Sequence[Experiment], device: Device, json: bool) -> None:
     from stbp.quick import made_up, tiny
 
     with made_up() as folder:
-        plan = Plan(wanted(chosen, QUICK_SEEDS, tiny), folder / "runs", None)
-        _run_and_show(plan, plan.jobs(), chosen, folder / "data", device, None, json, tiny)
+        small = tuple(map(tiny, studied))
+        plan = Plan(wanted(chosen, QUICK_SEEDS, tiny), folder / "runs", None, small)
+        _run_and_show(plan, plan.jobs(), chosen, small, folder / "data", device, None, json, tiny)
 
 
 def _run_and_show(
     plan: Plan,
     missing: Sequence[Job],
     chosen: Sequence[Table | Figure],
+    studied: Sequence[Experiment],
     data: Path | None,
     device: Device,
     at: Sequence[str | None] | None,
@@ -94,13 +101,19 @@ def _run_and_show(
 ) -> None:
     if missing:
         plan.run(missing, at, data, device, quiet=plan.published is None)
+    plan.measure(data, device)
     results = plan.results()
+    studies = {e.name: plan.study(e) for e in studied}
     if json:
         content = [_content(name, group, results, stand_in) for name, group in groups().items() if group in chosen]
-        print(json_format.dumps({"quick": plan.published is None, "groups": content}, indent=2))
+        print(
+            json_format.dumps({"quick": plan.published is None, "groups": content, inference.NAME: studies}, indent=2)
+        )
     else:
         for group in chosen:
             _show(group, results, stand_in)
+        for name, study in studies.items():
+            _show_study(name, study)
         say(
             "\nOurs: the last epoch, mean and standard deviation. Behind a difference: the 95 % t interval of our mean "
             "alone, for the paper's number is one run. Last column: mean, least and greatest of the last ten epochs of "
@@ -112,6 +125,16 @@ def _run_and_show(
         count = sum(map(len, plan.failures.values()))
         name, errors = next(iter(plan.failures.items()))
         raise ValueError(f"{count} of {len(missing)} runs failed, the others are there; {name}: {errors[0]}")
+
+
+def _show_study(name: str, study: dict[str, Any] | None) -> None:
+    say(f"\n[bold]Inference: one trained {escape(name)} (not in the paper)[/bold]")
+    if study is None:
+        say(f"not yet run: {inference.COMMAND}")
+        return
+    for table in inference.grids(study):
+        say(table)
+    say(inference.NOT_COUNTED)
 
 
 def _content(name: str, group: Table | Figure, results: Sequence[dict[str, Any]], stand_in: StandIn) -> dict[str, Any]:

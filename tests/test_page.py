@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stbp import cli, page, paper, report, stats, tables
-from stbp.page import content, gradient, samples, speed
+from stbp import cli, inference, page, paper, report, stats, tables
+from stbp.page import beyond, content, gradient, samples, speed
 from stbp.page.content import NONE
 from stbp.quantized import load
 
@@ -284,3 +284,84 @@ def test_the_ablation_is_paired_by_seed():
     assert pair.sdbp == "mnist-mlp-400-paper-sdbp-adam"
     half = stats.t_quantile(0.95, 1) * 0.05
     assert points == f"+0.15 [{0.15 - half:+.2f}, {0.15 + half:+.2f}], 2 seeds"
+
+
+def _measured(name: str, folder: Path) -> dict:
+    """Measurements of that network in a folder of results, made up."""
+    e = paper.experiment(name)
+    found = {
+        "command": "c",
+        "experiment": {k: v for k, v in dataclasses.asdict(e).items() if k not in report.VARIED},
+        "test_samples": 12_345,
+        "accuracy_by_step": [0.9] * e.T,
+        "density": [{"scale": s, "input_rate": 0.1 * s, "accuracy": 1 - 0.1 / s} for s in (0.5, 1.0)],
+        "operations": [
+            {"layer": "layer 0 (a)", "synaptic": 1500.4, "twin": 1000},
+            {"layer": "layer 2 (b)", "synaptic": 30.0, "twin": 20},
+        ],
+    }
+    path = inference.path(e, folder)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found))
+    return found
+
+
+def test_a_measured_network_is_shown_and_another_is_not_yet_run(tmp_path: Path):
+    _measured("mnist-mlp-400-tuned", tmp_path)
+    mlp, cnn = beyond.studies(tmp_path)
+    assert [(row.synaptic, row.twin, row.ratio) for row in mlp.operations] == [
+        ("1,500", "1,000", "1.50"),
+        ("30", "20", "1.50"),
+        ("1,530", "1,020", "1.50"),
+    ]
+    assert (cnn.operations, cnn.density) == ((), None)
+    html = page.render(tmp_path, None, samples.Seen())
+    part = html.partition('<section id="beyond">')[2].partition("</section>")[0]
+    assert "12,345" in part
+    assert 'data-label="synaptic operations">1,530<' in part
+    assert inference.NOT_COUNTED in part
+    assert re.search(r"mnist-cnn-tuned, \S+: not yet run", part)
+    assert "mnist-mlp-400-tuned, 784-400-10: not yet run" not in part
+    assert "No firing rates yet" in part
+
+
+def test_windows_and_rates_are_points_of_their_results():
+    assert beyond.rates([]) is None
+    tuned = paper.experiment("mnist-mlp-400-tuned")
+    short = _result(tuned.name, [0.96, 0.98], T=5)
+    quiet = _result(tuned.name, [0.97], rate_penalty=0.1)
+    quiet["runs"][0]["summary"]["firing_rate"] = [0.05, 0.1]
+    other = _result(tuned.name, [0.5], rate_penalty=0.1, threshold=0.9)
+    assert [(e.T, beyond._error(r)) for e, r in beyond._of("window", [short, quiet])] == [(5, pytest.approx(3.0))]
+    [(e, found)] = beyond._of("rate", [short, quiet, other])
+    assert (e.rate_penalty, beyond._hidden_rate(found)) == (0.1, 5.0)
+    loud = _result(tuned.name, [0.98])
+    loud["runs"][0]["summary"]["firing_rate"] = [0.2, 0.1]
+    drawn = beyond.rates([quiet, loud])
+    assert drawn is not None
+    assert ">penalty 0<" in drawn
+    assert ">penalty 0.1<" in drawn
+
+
+def test_how_far_a_gradient_reaches_is_a_share_of_the_last_steps():
+    networks = {
+        "recall": {"test_accuracy": 0.75, "samples": 500, "norm": [2.0, 1.0, 0.5], "relative": [1.0, 0.5, 0.25]},
+        "recall-sdbp": {"test_accuracy": 0.2, "samples": 500, "norm": [2.0, 0.0, 0.0], "relative": [1.0, 0.0, 0.0]},
+    }
+    assert beyond.reach({}) is None
+    found = beyond.reach({"command": "python x", "networks": networks})
+    assert found is not None
+    assert found.rows[0] == ("recall", "75.00", ("50", "25", NONE, NONE))
+    assert found.rows[1] == ("recall-sdbp", "20.00", ("0", "0", NONE, NONE))
+    assert found.samples == 500
+
+
+def test_variants_are_in_their_tables_and_not_among_the_learning_curves(tmp_path: Path):
+    short = _result("mnist-mlp-400-tuned", [0.96], T=5)
+    (tmp_path / "variants").mkdir()
+    (tmp_path / "variants" / "short.json").write_text(json.dumps(short))
+    html = page.render(tmp_path, None, samples.Seen())
+    part = html.partition('<h3 id="window">')[2].partition("</table>")[0]
+    assert ">96.00<" in part
+    assert f'href="#{content.anchor(short)}"' in part
+    assert "curve-mnist" not in html

@@ -59,6 +59,8 @@ def test_everything_is_walked_through_and_nothing_is_published(run_stbp, tmp_pat
         for part, row in zip(parts, shown["rows"], strict=True):
             assert len(row["measured"]) == len(part.paper) + len(part.tuned)
             assert all(0 <= measured["accuracy"]["mean"] <= 1 for measured in row["measured"])
+    assert list(content["inference"]) == ["mnist-mlp-400-tuned", "mnist-cnn-tuned"]
+    assert all(len(found["operations"]) >= 2 for found in content["inference"].values())
     stopped = {
         m["name"] for group in content["groups"] for row in group["rows"] for m in row["measured"] if m["health"]
     }
@@ -184,6 +186,43 @@ def test_a_run_that_was_stopped_because_it_cannot_learn_is_a_result_of_its_own(t
     assert result["experiment"]["epochs"] == 1
     assert "--epochs 1" in result["command"]
     assert plan.jobs() == []
+
+
+def test_a_network_is_trained_to_be_measured_even_if_its_result_is_known(tmp_path: Path, clean):
+    e, published = paper.experiment("digits-mlp").replace(epochs=1, T=2), tmp_path / "results"
+    first = Plan({e: 1}, tmp_path / "runs", published)
+    train(first.jobs()[0])
+    assert first.jobs() == []
+    plan = Plan({}, tmp_path / "others", published, (e,))
+    assert plan.study(e) is None
+    (job,) = plan.jobs()
+    assert job.experiment == e
+    assert plan.measure(None, "cpu") == []  # nothing is trained yet
+    train(job)
+    (path,) = plan.measure(None, "cpu")
+    assert path == published / "beyond/digits-mlp-T-2-epochs-1.json"
+    assert plan.study(e) == json.loads(path.read_text())
+    assert plan.measure(None, "cpu") == []
+    assert Plan({}, tmp_path / "none", published, (e,)).jobs() == []
+    path.write_text(path.read_text().replace('"threshold": 0.3', '"threshold": 0.4'))
+    assert plan.study(e) is None  # what was measured is a network of other settings
+
+
+def test_measurements_of_changed_code_are_not_published(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(runs, "commit", lambda: "0123456789ab+")
+    plan = Plan({}, tmp_path / "runs", tmp_path / "results", (SMALL,))
+    train(plan.jobs()[0])
+    (path,) = plan.measure(None, "cpu")
+    assert path.parent == tmp_path / "runs/results/beyond"
+    assert not (tmp_path / "results").exists()
+
+
+def test_networks_that_were_not_measured_are_shown_with_the_command(run_stbp, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "results")
+    code, out, err = run_stbp("reproduce", "inference", "--seeds", 0, "--out", tmp_path / "runs")
+    assert (code, err) == (0, "")
+    assert out.count("not yet run: stbp reproduce inference --data DIR") == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unfinished_run_is_gone_on_with(tmp_path: Path, clean):

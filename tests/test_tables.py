@@ -6,12 +6,14 @@ import sys
 import pytest
 
 from stbp import paper, report
+from stbp.experiment import SEQUENCES
 from stbp.tables import CONSTANTS, FIGURES, TABLES, groups, parts, printed
 
 
 def test_all_tables_and_curves_are_there():
-    assert list(groups()) == ["table2", "table3", "table4", "table5", "table6", "table7", "fashion", "fig6a", "fig6b"]
-    assert [len(parts(group)) for group in groups().values()] == [8, 2, 9, 4, 2, 4, 4, 4, 6]
+    ours = ["fashion", "window", "rate", "sequences"]
+    assert list(groups()) == ["table2", "table3", "table4", "table5", "table6", "table7", *ours, "fig6a", "fig6b"]
+    assert [len(parts(group)) for group in groups().values()] == [8, 2, 9, 4, 2, 4, 4, 6, 4, 8, 4, 6]
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.number)
@@ -21,7 +23,7 @@ def test_every_row_of_stbp_has_both_presets_and_every_other_is_a_quotation(table
         assert row.printed is None or 0.9 < row.printed < 1 or table.number == "Fashion"
         if row.interval:
             assert row.interval[0] <= row.printed <= row.interval[1]
-        if row.label.startswith("STBP") and table.number != "Fashion":
+        if row.label.startswith("STBP") and table.number.startswith("Table"):
             assert row.paper
             assert row.tuned
         elif not row.label.startswith(("SDBP", "Not spiking (BP)", "STBP")):
@@ -33,7 +35,7 @@ def test_rows_and_curves_refer_to_registered_experiments_of_their_network():
         for part in parts(group):
             for e in (*part.paper, *part.tuned):
                 registered = paper.experiment(e.name)
-                varied = {"folds", "fold", "surrogate", "width"}
+                varied = {"folds", "fold", "surrogate", "width", "T", "rate_penalty"}
                 for field in dataclasses.fields(e):
                     assert field.name in varied or getattr(e, field.name) == getattr(registered, field.name)
     for table in TABLES:
@@ -68,6 +70,23 @@ def test_the_curves_of_fig_6_differ_in_shape_or_width_alone():
     for figure in FIGURES:
         for index in (0, 1):
             assert len({curve.paper[index].replace(surrogate="rectangle", width=1.0) for curve in figure.curves}) == 1
+
+
+def test_what_is_not_in_the_paper_varies_one_field_of_the_tuned_network():
+    for name, field in (("window", "T"), ("rate", "rate_penalty")):
+        experiments = [part.tuned[0] for part in parts(groups()[name])]
+        assert len({getattr(e, field) for e in experiments}) == len(experiments)
+        assert {e.replace(**{field: getattr(experiments[0], field)}) for e in experiments} == {experiments[0]}
+        assert paper.experiment("mnist-mlp-400-tuned") in experiments
+
+
+def test_every_task_over_time_is_there_with_and_without_gradients_through_time():
+    sdbp, stbp = (
+        [part.tuned[0] for part in parts(groups()["sequences"]) if part.label.startswith(method)]
+        for method in ("SDBP", "STBP")
+    )
+    assert {e.dataset for e in stbp} == set(SEQUENCES)
+    assert sdbp == [e.replace(name=f"{e.name}-sdbp", gate="spatial") for e in stbp]
 
 
 def test_a_number_is_printed_for_the_papers_data_alone():

@@ -12,12 +12,12 @@ import torch
 from markupsafe import Markup
 
 import stbp
-from stbp import comparison, report, runs, tables
+from stbp import comparison, inference, report, runs, tables
 from stbp.experiment import Experiment
 from stbp.files import write_atomically
 from stbp.ops.lif.reference import Gate
 from stbp.ops.lif.reference import gates as gates_of
-from stbp.page import content, figures, gradient, samples, speed
+from stbp.page import beyond, content, figures, gradient, samples, speed
 from stbp.page.content import Result
 from stbp.quantized import Quantized, load, measure, save
 
@@ -72,6 +72,7 @@ def _measured(folder: Path, data: Path | None) -> Quantized:
 def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str:
     """The page as HTML, from the results in a folder."""
     results = report.read_results(folder)
+    known = [*results, *report.read_results(folder / "variants")]
     bench = folder / "bench"
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -87,7 +88,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         made={"stbp": stbp.__version__, "commit": runs.commit(), "torch": torch.__version__, **_machine()},
         constants=tables.CONSTANTS,
         groups=[
-            (key, table, content.lines(table, results), content.pairs(table, results))
+            (key, table, content.lines(table, known), content.pairs(table, known))
             for key, table in tables.groups().items()
             if isinstance(table, tables.Table)
         ],
@@ -95,7 +96,13 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         headlines=_headlines(results),
         curves=_curves(results),
         shapes=_shapes(),
-        studies=[_study(key, figure, results) for key, figure in _figures()],
+        studies=[_study(key, figure, known) for key, figure in _figures()],
+        beyond=beyond.studies(folder),
+        rates=beyond.rates(known),
+        windows=beyond.windows(folder, known),
+        reach=beyond.reach(_read(folder / "reach" / "gradient.json")),
+        inference=inference,
+        back=beyond.BACK,
         seen=seen,
         network=quantized,
         packed=None if quantized is None else packed(quantized),
@@ -108,7 +115,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         ridge=_ridge(_read(bench / "nmnist-kernel-ridge.json")),
         recorded=[line for line in _own_lines(results) if line[0].dataset == "n-mnist"],
         tunings=[(t, content.trials(t)) for t in map(_read, sorted((folder / "tuning").glob("*.json")))],
-        sheets=content.sheets(results),
+        sheets=content.sheets(known),
     )
 
 

@@ -50,6 +50,15 @@ class Series(NamedTuple):
     accuracies: ndarray
 
 
+class Line(NamedTuple):
+    """A line through points, or the points alone."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+
+
 def panel(name: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Markup:
     """One axes as inline SVG; `name` keeps its ids apart from those of the page's other figures."""
     with rc_context({**STYLE, "svg.hashsalt": name}):
@@ -94,6 +103,25 @@ def learning_curves(name: str, title: str, series: Sequence[Series]) -> Markup:
             axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
         axes.grid(axis="y")
         axes.legend(fontsize=8)
+
+    return panel(name, draw)
+
+
+def lines(name: str, title: str, xlabel: str, ylabel: str, drawn: Sequence[Line], log: bool = False) -> Markup:
+    """Lines of one axes, the y axis logarithmic if `log`."""
+
+    def draw(axes: Axes) -> None:
+        for (line, colour), (label, x, y, dots) in zip(itertools.cycle(LINES), drawn, strict=False):
+            style = {"linestyle": "none", "marker": "o"} if dots else {"linestyle": line, "marker": "."}
+            axes.plot(x, y, color=colour, linewidth=1.4, label=label, **style)
+        axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        if log:
+            axes.set_yscale("log")
+            ticks = [digit * 10.0**power for power in range(-7, 3) for digit in ((1, 2, 5) if power >= -2 else (1,))]
+            axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
+        axes.grid(axis="y")
+        if len(drawn) > 1:
+            axes.legend(fontsize=8)
 
     return panel(name, draw)
 
