@@ -67,7 +67,8 @@ def windows(folder: Path, results: Sequence[Result]) -> Markup | None:
             drawn.append(Line(f"{e.network}, trained at T = {e.T}", range(1, e.T + 1), errors))
     trained = [(e.T, _error(result)) for e, result in _of("window", results)]
     if trained:
-        drawn.append(Line("784-400-10, trained at that T", *map(list, zip(*trained, strict=True)), dots=True))
+        steps, errors = zip(*trained, strict=True)
+        drawn.append(Line("784-400-10, trained at that T", steps, errors, dots=True))
     title = "The answer after t steps"
     return figures.lines("windows", title, "steps", "test error, %", drawn, log=True) if drawn else None
 
@@ -118,9 +119,9 @@ def reach(found: Result) -> Reach | None:
     drawn, rows = [], []
     for name, network in found["networks"].items():
         shares = [share or 0.0 for share in network["relative"]]
-        there = [(k, share) for k, share in enumerate(shares) if share > 0]
+        there = [k for k, share in enumerate(shares) if share > 0]
         if len(there) > 1:
-            drawn.append(Line(name, *map(list, zip(*there, strict=True))))
+            drawn.append(Line(name, there, [shares[k] for k in there]))
         cells = tuple(f"{100 * shares[k]:.3g}" if k < len(shares) else content.NONE for k in BACK)
         rows.append((name, per_cent(network["test_accuracy"]), cells))
     panel = figures.lines("reach", "The gradient, k steps back", "steps back", "share of k = 0", drawn, log=True)

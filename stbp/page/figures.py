@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
 from stbp.drawing import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, counted
@@ -112,13 +112,14 @@ def lines(name: str, title: str, xlabel: str, ylabel: str, drawn: Sequence[Line]
 
     def draw(axes: Axes) -> None:
         for (line, colour), (label, x, y, dots) in zip(itertools.cycle(LINES), drawn, strict=False):
-            style = {"linestyle": "none", "marker": "o"} if dots else {"linestyle": line, "marker": "."}
-            axes.plot(x, y, color=colour, linewidth=1.4, label=label, **style)
+            shown, dot = ("none", "o") if dots else (line, ".")
+            axes.plot(x, y, linestyle=shown, marker=dot, color=colour, linewidth=1.4, label=label)
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if log:
             axes.set_yscale("log")
-            ticks = [digit * 10.0**power for power in range(-7, 3) for digit in ((1, 2, 5) if power >= -2 else (1,))]
+            ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 1.5, 2, 3, 5, 7)]
             axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         if len(drawn) > 1:
             axes.legend(fontsize=8)
