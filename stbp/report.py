@@ -181,6 +181,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     for result in results:
         e = result["experiment"]
         network = e["network"] + (", ReLU" if e.get("neuron") == "relu" else "")
+        network += ", SDBP" if e.get("gate") == "spatial" else ""
         lines.append(
             f"| {e['dataset']} | {network} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {accuracy(result)} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
