@@ -117,8 +117,10 @@ def lines(name: str, title: str, xlabel: str, ylabel: str, drawn: Sequence[Line]
         axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
         if log:
             axes.set_yscale("log")
-            ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 1.5, 2, 3, 5, 7)]
-            axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
+            values = [value for one in drawn for value in one.y]
+            if max(values) < 1000 * min(values):  # else the decades of the scale itself
+                ticks = [digit * 10.0**power for power in range(-4, 3) for digit in (1, 1.5, 2, 3, 5, 7)]
+                axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         if len(drawn) > 1:
