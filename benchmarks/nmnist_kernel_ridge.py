@@ -10,7 +10,6 @@ results/bench/nmnist-kernel-ridge.json.
 """
 
 import argparse
-import platform
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-import stbp
 from stbp import runs
 from stbp.data.events.sets import EventSet, joined, load_events
 from stbp.data.folds import fold_of
@@ -94,7 +92,7 @@ def main() -> None:
         "samples": len(recordings),
         "chosen": [choice._asdict() for _, choice in folds],
         "grid": {"gamma": GAMMAS, "ridge": RIDGES},
-        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": runs.versions(),
         "commit": commit,
     }
     write_json(OUT, result)

@@ -8,7 +8,6 @@ by the mean validation accuracy after the last epoch; the test images have no sa
 
 import argparse
 import itertools
-import platform
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,7 +69,7 @@ def tune(name: str, data: Path, commit: str | None) -> dict[str, Any]:
         "validation": VALIDATION,
         "trials": trials,
         "best": max(trials, key=lambda found: statistics.mean(found["validation_accuracy"]))["fields"],
-        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": runs.versions(),
         "commit": commit,
     }
 

@@ -4,14 +4,12 @@ None of this is in the paper. Measured on all test samples, with the spikes that
 """
 
 import dataclasses
-import platform
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-import stbp
 from stbp import data as data_sets
 from stbp import nn, report, runs
 from stbp.data import DataSet
@@ -66,7 +64,7 @@ def measure(folder: Path, data: str | Path | None = None, device: str = "auto") 
         "density": [found._asdict() for found in accuracy_by_density(run.network, e, test_set)],
         "operations": [found._asdict() for found in operations(run.network, e, test_set)],
         "trained_at": run.summary["commit"],
-        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": runs.versions(),
         "commit": runs.commit(),
     }
 

@@ -161,7 +161,6 @@ def _cells(measured: Measured) -> tuple[str, ...]:
     """What we measured: accuracy, over what, difference, the last epochs of one run."""
     if measured.accuracy is None or measured.last is None:
         return "", measured.over
-    sd = "" if measured.accuracy.sd is None else f" ± {100 * measured.accuracy.sd:.2f}"
     last = measured.last
     epochs = f"{100 * last.mean:.2f} [{100 * last.low:.2f}, {100 * last.high:.2f}]"
     over = measured.over
@@ -169,7 +168,7 @@ def _cells(measured: Measured) -> tuple[str, ...]:
         over += f", stopped: {measured.stopped}"
     difference = "" if measured.difference is None else points(measured.difference)
     return (
-        f"{100 * measured.accuracy.mean:.2f}{sd}",
+        report.mean_and_sd(measured.accuracy),
         over,
         difference,
         epochs + ("" if last.n == 10 else f" of {last.n}"),

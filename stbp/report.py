@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from stbp import tables
 from stbp.experiment import FILELESS, Experiment
 from stbp.files import write_atomically, write_json
 from stbp.paper import entries
+from stbp.stats import Estimate, estimate
 
 FOLDER = Path(__file__).resolve().parent.parent / "results"
 BEGIN, END = "<!-- results: made by `stbp report`, do not edit -->", "<!-- end of results -->"
@@ -154,9 +154,13 @@ def read_results(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 def accuracy(result: dict[str, Any]) -> str:
     """Mean of the last epoch's test accuracy over runs, with standard deviation if there are several, in per cent."""
-    values = [100 * value for value in result["test_accuracy"]]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{spread}"
+    return mean_and_sd(estimate(result["test_accuracy"]))
+
+
+def mean_and_sd(accuracy: Estimate) -> str:
+    """An accuracy in per cent, with its standard deviation over runs if there are several."""
+    spread = "" if accuracy.sd is None else f" ± {100 * accuracy.sd:.2f}"
+    return f"{100 * accuracy.mean:.2f}{spread}"
 
 
 def over(result: dict[str, Any]) -> str:
@@ -172,6 +176,12 @@ def printed(name: str) -> str:
     return "" if found.printed is None else f"{100 * found.printed:.2f} ({found.table}, {found.certainty})"
 
 
+def network(experiment: Experiment) -> str:
+    """An experiment's network, and what tells it from the same network trained by STBP."""
+    twin = ", ReLU" if experiment.neuron == "relu" else ""
+    return experiment.network + twin + (", SDBP" if experiment.gate == "spatial" else "")
+
+
 def table(results: Sequence[dict[str, Any]]) -> str:
     """The results as a Markdown table."""
     lines = [
@@ -180,10 +190,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         e = result["experiment"]
-        network = e["network"] + (", ReLU" if e.get("neuron") == "relu" else "")
-        network += ", SDBP" if e.get("gate") == "spatial" else ""
         lines.append(
-            f"| {e['dataset']} | {network} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
+            f"| {e['dataset']} | {network(Experiment(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {accuracy(result)} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)

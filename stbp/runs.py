@@ -162,7 +162,7 @@ def summary(
         "seconds": round(seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
         "threads": torch.get_num_threads(),
-        "versions": {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
         "commit": commit,
         "device": device.type,
         "kernels": kernels,
@@ -170,6 +170,11 @@ def summary(
         "health": [str(finding) for finding in findings],
         "cannot_learn": any(finding.fatal for finding in findings),
     }
+
+
+def versions() -> dict[str, str]:
+    """What a number may depend on, beside the commit."""
+    return {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def peak_memory_mib() -> float | None:

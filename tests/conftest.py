@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Iterator
 
 import jaxtyping
@@ -20,6 +21,24 @@ def _one_thread():
 def _one_seed():
     """Weights that a test does not name are the same in every run: a potential at an edge is found once or never."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def run_stbp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Run a command line in this process: exit code, and what it and its processes wrote to stdout and stderr."""
+    from stbp import cli  # not above: shapes are checked in what is imported after this file
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["stbp", *map(str, args)])
+        try:
+            code = cli.main()
+        except SystemExit as leaving:
+            code = leaving.code
+        out, err = capfd.readouterr()
+        assert isinstance(code, int)
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import pooch
 import pytest
 
 import stbp
-from stbp import cli, paper, report, reproduce_command, runs
+from stbp import paper, report, reproduce_command, runs
 from stbp.data import load
 from stbp.jobs import Job
 from stbp.progress import Silent
@@ -17,21 +16,6 @@ from stbp.tables import FIGURES, TABLES, Row, Table, groups
 
 SMALL = paper.experiment("digits-mlp").replace(network="64-10", T=2, epochs=1)
 FOLDS = SMALL.replace(folds=2, fold=0)
-
-
-@pytest.fixture
-def run_stbp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["stbp", *map(str, args)])
-        try:
-            code = cli.main()
-        except SystemExit as leaving:
-            code = leaving.code
-        assert isinstance(code, int)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

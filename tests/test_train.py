@@ -135,15 +135,19 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     monkeypatch.setattr(train, "stop_requests", requests)
 
 
+def stopped_and_resumed(experiment: stbp.Experiment, calls: int, out: Path, monkeypatch: pytest.MonkeyPatch):
+    stop_after(monkeypatch, calls)
+    with pytest.raises(KeyboardInterrupt):
+        stbp.fit(experiment, out=out, report=Silent())
+    monkeypatch.setattr(train, "stop_requests", stop_requests)
+    return stbp.fit(experiment, out=out, resume=True, report=Silent())
+
+
 @pytest.mark.parametrize("calls", [0, 1, 17, 28, 29, 30, 31, 32, 33, 34, 40, 75])
 def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, uninterrupted, tmp_path, monkeypatch):
     """29 steps an epoch, then questions inside the evaluation, then the next epoch."""
     assert BATCH == 200
-    stop_after(monkeypatch, calls)
-    with pytest.raises(KeyboardInterrupt):
-        stbp.fit(SMALL, out=tmp_path / "run", report=Silent())
-    monkeypatch.setattr(train, "stop_requests", stop_requests)
-    run = stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent())
+    run = stopped_and_resumed(SMALL, calls, tmp_path / "run", monkeypatch)
     assert equal(weights(run), weights(uninterrupted))
     keys = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "firing_rate")
     assert [[m[k] for k in keys] for m in run.history] == [[m[k] for k in keys] for m in uninterrupted.history]
@@ -153,11 +157,7 @@ def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, un
 
 @pytest.mark.parametrize("calls", [0, 1, 17, 29, 31, 34, 75])
 def test_averaged_weights_and_changed_images_resume_bit_for_bit(calls, averaged, tmp_path, monkeypatch):
-    stop_after(monkeypatch, calls)
-    with pytest.raises(KeyboardInterrupt):
-        stbp.fit(AVERAGED, out=tmp_path / "run", report=Silent())
-    monkeypatch.setattr(train, "stop_requests", stop_requests)
-    run = stbp.fit(AVERAGED, out=tmp_path / "run", resume=True, report=Silent())
+    run = stopped_and_resumed(AVERAGED, calls, tmp_path / "run", monkeypatch)
     assert equal(weights(run), weights(averaged))
     assert equal(weights(stbp.load_run(tmp_path / "run")), weights(averaged))
     assert [m["test_accuracy"] for m in run.history] == [m["test_accuracy"] for m in averaged.history]

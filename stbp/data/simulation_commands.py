@@ -156,16 +156,21 @@ def fit(
             "versions": {"stbp": __version__, "numpy": np.__version__},
         },
     )
-    table = Table("parameter", "value", "free within", "odd half", "even half", box=None, padding=(0, 2, 0, 0))
-    for name, row in report["parameters"].items():
-        free = "" if row["freedom_percent"] is None else f"± {row['freedom_percent']:.0f} %"
-        table.add_row(name, f"{row['value']:.4g}", free, *(f"{value:.4g}" for value in row["halves"]))
-    _say(table)
+    _say(_parameters(report["parameters"]))
     _say(
         f"free within: makes the misfit {100 * fitting.TOLERANCE:.0f} % worse, all others fitted anew; misfit "
         f"{found.before:.3f} before, {found.after:.3f} after; paths of the halves differ by "
         f"{report['path_halves_rms_px']:.3f} pixels; all of it is in {escape(str(out))}"
     )
+
+
+def _parameters(found: dict[str, Any]) -> Table:
+    """What was fitted, how freely, and what each half of the recordings gave."""
+    table = Table("parameter", "value", "free within", "odd half", "even half", box=None, padding=(0, 2, 0, 0))
+    for name, row in found.items():
+        free = "" if row["freedom_percent"] is None else f"± {row['freedom_percent']:.0f} %"
+        table.add_row(name, f"{row['value']:.4g}", free, *(f"{value:.4g}" for value in row["halves"]))
+    return table
 
 
 def compare(

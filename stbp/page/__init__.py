@@ -185,7 +185,7 @@ def _curves(results: Sequence[Result]) -> list[Markup]:
 
 def _label(result: Result, beside: Sequence[Result]) -> str:
     e = content.of(result)
-    name = e.network + (", ReLU" if e.neuron == "relu" else "") + (", SDBP" if e.gate == "spatial" else "")
+    name = report.network(e)
     twice = sum(content.of(r).network == e.network and content.of(r).neuron == e.neuron for r in beside) > 1
     return f"{name}, {e.epochs} epochs" if twice else name
 

@@ -213,10 +213,10 @@ def trials(tuning: Result) -> list[Trial]:
     tried = tuning["trials"]
     names = list(dict.fromkeys(name for trial in tried for name in trial["fields"]))
     common = [n for n in names if len({str(trial["fields"].get(n)) for trial in tried}) == 1]
-    measured = [found if isinstance(found := trial["validation_accuracy"], list) else [found] for trial in tried]
-    means = [stats.estimate(values).mean for values in measured]
+    means = [stats.estimate(trial["validation_accuracy"]).mean for trial in tried]
     rows = []
-    for mean, values, trial in sorted(zip(means, measured, tried, strict=True), key=lambda found: -found[0]):
+    for mean, trial in sorted(zip(means, tried, strict=True), key=lambda found: -found[0]):
+        values = trial["validation_accuracy"]
         text = ", ".join(f"{name} {value}" for name, value in trial["fields"].items() if name not in common)
         best = trial["fields"] == tuning["best"] if "best" in tuning else mean == max(means)
         rows.append(Trial(text or "as registered", per_cent(mean), span(min(values), max(values)), best))

@@ -68,12 +68,10 @@ def stamp(path: Path) -> list[tuple[str, int, int]]:
     Raises:
         DataError: a file or folder cannot be looked at.
     """
-    try:
+    with _readable(path):
         if path.is_file():
             return [_stamp(path, path.name)]
         return [_stamp(path / recording.member, recording.member) for recording in _in_tree(path)[0]]
-    except OSError as error:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror}); check the file") from error
 
 
 @contextmanager
@@ -190,15 +188,21 @@ def _unpacked(content: memoryview, info: zipfile.ZipInfo) -> bytes | bytearray |
 
 def _read_file(folder: Path, recording: Recording) -> bytes:
     path = folder / recording.member
-    try:
+    with _readable(path):
         return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 
 
 def _file_size(folder: Path, recording: Recording) -> int:
     path = folder / recording.member
-    try:
+    with _readable(path):
         return path.stat().st_size
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says which file it was that could not be read, `path` where the system does not tell."""
+    try:
+        yield
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
+        where, why = error.filename or path, error.strerror or error
+        raise DataError(f"{where}: cannot be read ({why}); check the file") from error

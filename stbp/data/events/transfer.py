@@ -7,10 +7,8 @@ parameters were fitted to, the first 200, are not tested on.
 """
 
 import logging
-import os
 from pathlib import Path
 
-import pooch
 import torch
 
 from stbp.data.error import DataError
@@ -32,16 +30,18 @@ def load_transfer(data: str | Path | None = None, cache: str | Path | None = Non
     """Simulated training recordings that no real one shows, and the real ones that no parameter was fitted to.
 
     Args:
-        data: the folder that holds `mnist-simulated/` and `n-mnist*/`; otherwise STBP_DATA, then the user's cache
-        folder. cache: as for `load_events`.
+        data: the folder that holds `mnist-simulated/` and `n-mnist*/`; otherwise `default_folder()`.
+        cache: as for `load_events`.
 
     Raises:
         DataError: one of the sets is not there, or nothing of it is left; the message names the command that makes it.
     """
-    given = data if data is not None else os.environ.get("STBP_DATA") or pooch.os_cache("stbp")
-    folder = Path(given).expanduser() / FOLDER
+    from stbp.data.downloads import default_folder  # what it imports is slow
+
+    given = default_folder() if data is None else Path(data)
+    folder = given.expanduser() / FOLDER
     if source.find(folder) is None:
-        command = COMMAND.format(data=Path(given), folder=folder)
+        command = COMMAND.format(data=given, folder=folder)
         raise DataError(f"{folder}: no simulated recordings; make them with: {command}")
     return parted(load_events(folder, cache=cache)[0], *load_events(NAME, data, cache))
 
