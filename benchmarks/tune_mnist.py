@@ -20,6 +20,7 @@ from stbp.progress import Silent
 VALIDATION = 5000
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "tuning"
 MNIST: dict[str, Any] = {"dataset": "mnist", "network": "784-400-10", "T": 30, "threshold": 0.5, "epochs": 20}
+AVERAGED = {"average": 0.999, "schedule": "constant"}
 # What is tuned, from where, and what each setting changes in it.
 TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
     "mnist-mlp-400-tuned": (
@@ -33,6 +34,25 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"average": 0.999, "T": 30, "init": "torch"},
             {"average": 0.999, "T": 30, "learning_rate": 3e-3},
             {"average": 0.999, "T": 30, "schedule": "constant"},
+            {**AVERAGED, "epochs": 40},
+            {**AVERAGED, "epochs": 40, "drop": 0.15},
+            {**AVERAGED, "epochs": 40, "rate_penalty": 1e-3},
+        ),
+    ),
+    "mnist-mlp-tuned": (
+        {**MNIST, **AVERAGED, "network": "784-800-10"},
+        (
+            {},
+            {"epochs": 40},
+            {"epochs": 40, "drop": 0.15},
+        ),
+    ),
+    "mnist-mlp-shifts": (
+        {**MNIST, **AVERAGED, "network": "784-800-10", "epochs": 40},
+        (
+            {"shift": 1},
+            {"shift": 1, "elastic": 1.0},
+            {"shift": 1, "elastic": 1.0, "T": 10},
         ),
     ),
 }
@@ -59,9 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("name", choices=TUNED)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where NAME.json is")
     args = parser.parse_args()
     base, changes = TUNED[args.name]
-    file = FOLDER / f"{args.name}.json"
+    file = args.out / f"{args.name}.json"
     trials = json.loads(file.read_text())["trials"] if file.exists() else []
     for fields in ({**base, **change} for change in changes):
         if fields in [found["fields"] for found in trials]:
