@@ -77,11 +77,13 @@ def fit(
     before = float((misfit(want, camera, images) ** 2).sum())
     slopes, after = np.empty(0), before
     for turn in range(rounds):
-        camera = track.tracked(events, images, camera, rounds=2 if turn + 1 < rounds else 3)
+        camera = track.tracked(events, images, camera)
         camera = dataclasses.replace(camera, **background(events, images, camera))
         camera, slopes = _minimise(want, camera, images)
         after = float((misfit(want, camera, images) ** 2).sum())
         say(f"round {turn + 1} of {rounds}: misfit {after:.4f}")
+    camera = track.tracked(events, images, camera)  # the path belongs to the parameters: rates over time tell
+    after = float((misfit(want, camera, images) ** 2).sum())
     inverse = np.linalg.pinv(slopes.T @ slopes)
     freedom = {name: 100 * math.sqrt(TOLERANCE * after * inverse[n, n]) for n, name in enumerate(FREE)}
     return Fit(dataclasses.replace(camera, **jitter(events, images, camera)), before, after, freedom)

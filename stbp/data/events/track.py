@@ -87,7 +87,7 @@ def with_path(camera: Camera, path: np.ndarray) -> Camera:
     return dataclasses.replace(camera, path=knots)
 
 
-def tracked(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera, rounds: int = 2) -> Camera:
+def tracked(events: dict[str, np.ndarray], images: np.ndarray, camera: Camera, rounds: int = 3) -> Camera:
     """The camera on the path of the recordings.
 
     What the events say lags behind the light, and is rounded down to thresholds. So recordings simulated along the
