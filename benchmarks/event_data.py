@@ -84,7 +84,8 @@ class Bench:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # each thread that decodes bins what it has decoded
         with ExitStack() as files:
-            splits = [(path, files.enter_context(source.opened(path))) for path in self.archives]
+            few_first = reversed(self.archives)  # they are decoded while the many are being listed
+            splits = ((path, files.enter_context(source.opened(path))) for path in few_first)
             found = list(store.decoded(splits, SENSOR, threads, binned))
         torch.set_num_threads(threads)
         return found
