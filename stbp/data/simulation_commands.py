@@ -136,6 +136,7 @@ def fit(
     ids = np.flatnonzero((numbers >= 1) & (numbers <= min(recordings, len(shown))))
     if len(ids) < 20:
         raise DataError(f"{real}: a fit needs 20 training recordings or more among the first; got {len(ids)}")
+    _say(f"{len(ids)} recordings in {rounds} rounds, then each half of them: a minute or more a round")
     found, *halves = (
         fitting.fit(
             fidelity.columns(train, part),

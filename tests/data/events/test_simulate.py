@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import multiprocessing
+import os
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +82,29 @@ def test_a_stopped_simulation_goes_on(tmp_path, sets, monkeypatch):
     assert content(tmp_path / "set") == content(tmp_path / "whole")
     with pytest.raises(DataError, match="holds a simulation with other parameters"):
         simulated_set.simulate_set(splits, tmp_path / "set", camera, seed=1)
+
+
+def simulated_beside_others(out: Path) -> int:
+    """In a process of its own; how many recordings it simulated."""
+    made, real = [], simulated_set.simulate
+    simulated_set.PART = 5
+    simulated_set.simulate = lambda shown, *rest: made.append(len(shown)) or real(shown, *rest)
+    out.with_suffix(f".{os.getpid()}").touch()
+    while len(list(out.parent.glob(f"{out.name}.*"))) < 2:  # both begin together
+        time.sleep(0.01)
+    simulated_set.simulate_set(simulated_set.splits_of((images(300), images(40))), out, presets()["n-mnist"])
+    return sum(made)
+
+
+def test_two_processes_share_the_work(tmp_path):
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        made = list(pool.map(simulated_beside_others, [tmp_path / "set"] * 2))
+    assert sum(made) == 340  # nothing twice
+    assert min(made) > 0
+    simulated_set.simulate_set(
+        simulated_set.splits_of((images(300), images(40))), tmp_path / "whole", presets()["n-mnist"]
+    )
+    assert content(tmp_path / "set") == content(tmp_path / "whole")
 
 
 def test_encode_all_is_encode(sets):
