@@ -47,7 +47,7 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"epochs": 40, "drop": 0.15},
         ),
     ),
-    "mnist-mlp-shifts": (
+    "mnist-mlp-elastic": (
         {**MNIST, **AVERAGED, "network": "784-800-10", "epochs": 40},
         (
             {"shift": 1},

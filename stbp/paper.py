@@ -185,7 +185,10 @@ _ENTRIES = (
         "the same without gradients through time",
     ),
     Entry(_TUNED_MLP, "tuned: the paper's MLP"),
-    Entry(replace(_TUNED_MLP, name="mnist-mlp-shifts", shift=1), "the same with shifts of a pixel"),
+    Entry(
+        replace(_TUNED_MLP, name="mnist-mlp-elastic", shift=1, elastic=1.0, epochs=40),
+        "the same with shifts of a pixel and elastic distortion",
+    ),
     Entry(replace(_TUNED_MLP, name="fashion-mlp-tuned", dataset="fashion-mnist"), "tuned: the MLP on Fashion-MNIST"),
     Entry(_TUNED_CNN, "tuned: the paper's CNN, at a window of 5 steps"),
     Entry(replace(_TUNED_CNN, name="mnist-cnn-elastic", elastic=1.0), "the same with elastic distortion"),

@@ -127,7 +127,7 @@ TABLES = (
                 0.9889,
                 "recalled",
                 paper=(_E["mnist-mlp-paper"], _E["mnist-mlp-paper-adam"]),
-                tuned=(_E["mnist-mlp-tuned"], _E["mnist-mlp-shifts"], _E["mnist-mlp"]),
+                tuned=(_E["mnist-mlp-tuned"], _E["mnist-mlp-elastic"], _E["mnist-mlp"]),
             ),
         ),
     ),

@@ -63,7 +63,7 @@ def elastic_field(
     words = _words(ids, -(-knots // 4), _ELASTIC, seed, epoch)[:, :knots]
     halves = torch.stack([words >> 16, words & 0xFFFF], 1)  # of each word one for x, one for y
     noise = (2 * halves + 1 - 2**16).double().view(-1, 2, down.shape[1], across.shape[1])
-    smooth = down @ noise @ across.T
+    smooth = ((noise @ across.T).mT @ down.T).mT  # two large products; `down @ noise` would be many small ones
     return (smooth * (spread * FINE / (_SPREAD * _WEIGHT**2))).round().long()
 
 
