@@ -122,3 +122,43 @@ def test_background_is_poisson_of_the_given_rates():
         assert counts.var() == pytest.approx(rate * seconds, rel=0.5)
     assert set(zip(found["x"], found["y"], strict=True)) == {(x, y) for x in range(34) for y in range(34)}
     assert found["t"].max() < 310_000
+
+
+def test_the_camera_in_the_units_of_the_pixels():
+    camera = Camera(
+        threshold_on=0.2, threshold_off=0.3, mismatch=0.05, dead_on_ms=2.0, dead_off_ms=3.0, step_ms=0.5, tau_ms=1.0,
+        noise=0.03, background_on_hz=2.0, background_off_hz=1.0, floor=0.1,
+    )  # fmt: skip
+    model = camera.model(28, 28)
+    for pattern, threshold in ((model.on, 0.2), (model.off, 0.3)):
+        assert np.log(pattern / threshold).mean() == pytest.approx(0, abs=0.005)
+        assert np.log(pattern / threshold).std() == pytest.approx(0.05, rel=0.1)
+    assert abs(np.corrcoef(model.on.ravel(), model.off.ravel())[0, 1]) < 0.15
+    assert (model.dead_on, model.dead_off) == (4.0, 6.0)
+    assert model.alpha == pytest.approx(1 - math.exp(-0.5))
+    assert model.noise * reference.SPREAD == pytest.approx(0.03)
+    for counts, mean in ((model.counts_on, 2.0), (model.counts_off, 1.0)):  # the median's place in the table
+        assert np.searchsorted(counts, 1 << 31) == pytest.approx(mean * 34 * 34 * camera.duration_ms / 1000, rel=0.01)
+
+
+def test_the_image_is_seen_where_the_path_says():
+    camera = dataclasses.replace(presets()["n-mnist"], scale_x=1.0, scale_y=1.0)
+    shown = np.zeros((28, 28), np.uint8)
+    shown[9:19, 12:16] = 255  # around the image's centre, upright
+    light = np.exp(reference.brightness(camera.model(28, 28), shown, np.array([[15.25, 18.5]], np.float32))[0])
+    ink = 1 + camera.floor - light
+    x, y = (np.arange(34) @ ink.sum(axis) / ink.sum() for axis in (1, 0))
+    assert (x, y) == (pytest.approx(15.25, abs=0.01), pytest.approx(18.5, abs=0.01))
+    wide, tall = (np.count_nonzero(ink.sum(axis) > 2) for axis in (1, 0))
+    assert wide < 7 < 9 < tall
+
+
+def test_recordings_differ_in_position_and_time_by_the_jitter():
+    straight = Camera(path=((0.0, 0.0, 0.0), (300.0, 300.0, 0.0)), duration_ms=300.0, jitter_px=0.0, jitter_ms=4.0)
+    late = np.arange(301)[100:200] - straight.positions(np.arange(2000), 1)[:, 100:200, 0]
+    assert np.ptp(late, 1).max() < 1e-3  # one delay for all of a recording
+    assert late[:, 0].std() == pytest.approx(4.0, rel=0.06)
+    assert late[:, 0].mean() == pytest.approx(0, abs=0.4)
+    moved = dataclasses.replace(straight, jitter_px=0.5, jitter_ms=0.0).positions(np.arange(2000), 1)[:, 100]
+    assert moved.std(0) == pytest.approx([0.5, 0.5], rel=0.06)
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.08
