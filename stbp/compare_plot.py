@@ -100,9 +100,10 @@ def _draw_rates(axes: Axes, found: dict[str, Any]) -> None:
         real, simulated = (np.array(found["rate"][kind])[:, p] for kind in ("real", "simulated"))
         axes.stairs(real, edges, color=tint, alpha=0.25, fill=True, label=f"{name}, real")
         axes.stairs(simulated, edges, color=tint, linewidth=1.5, baseline=None, label=f"{name}, simulated")
-    axes.set(xlim=(0, edges[-1]), ylim=(0, None), xlabel="time (ms)", ylabel="events in 10 ms")
+    top = 1.2 * max(map(np.max, found["rate"].values()))  # room for the legend
+    axes.set(xlim=(0, edges[-1]), ylim=(0, top), xlabel="time (ms)", ylabel="events in 10 ms")
     axes.set_title(f"Rates: they differ by {100 * found['rate_rmse']:.0f} % of their mean (RMS)")
-    axes.legend(ncols=2, fontsize=7.5)
+    axes.legend(ncols=4, fontsize=7.5, loc="upper center", frameon=False)
 
 
 def _draw_correlations(axes: Axes, found: dict[str, dict[str, Any]]) -> None:

@@ -96,8 +96,8 @@ def simulate(
     splits = simulated_set.splits_of(simulated_set.read_source(source, size), train, test)
     begun = time.perf_counter()
     found = simulated_set.simulate_set(splits, out, chosen, seed)
-    counts = ", ".join(f"{c['recordings']:,} of {c['events']:,} events in {n}.zip" for n, c in found["counts"].items())
-    _say(f"{counts}, in {time.perf_counter() - begun:.0f} s; the set is in {escape(str(out))}")
+    counts = "; ".join(f"{n}.zip: {c['recordings']:,} recordings, {c['events']:,} events" for n, c in found["counts"].items())
+    _say(f"{counts}; in {time.perf_counter() - begun:.0f} s; the set is in {escape(str(out))}")
 
 
 _Real = Annotated[
