@@ -1,4 +1,4 @@
-"""The settings of the tuned experiments on MNIST and Fashion-MNIST, by validation samples of the training set.
+"""The settings of tuned experiments on MNIST, and of the twin on simulated N-MNIST, by samples of the training set.
 
     .venv/bin/python benchmarks/tune_mnist.py NAME --data DIR
 
@@ -20,6 +20,10 @@ from stbp.progress import Silent
 VALIDATION = 5000
 FOLDER = Path(__file__).resolve().parent.parent / "results" / "tuning"
 MNIST: dict[str, Any] = {"dataset": "mnist", "network": "784-400-10", "T": 30, "threshold": 0.5, "epochs": 20}
+SIMULATED: dict[str, Any] = {
+    "dataset": "mnist-simulated", "network": "34x34x2-800-10", "neuron": "relu", "T": 1, "init": "torch",
+    "step_ms": 310.0, "counts": True, "shift": 1, "epochs": 6,
+}  # fmt: skip
 AVERAGED = {"average": 0.999, "schedule": "constant"}
 # What is tuned, from where, and what each setting changes in it.
 TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
@@ -53,6 +57,16 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"shift": 1},
             {"shift": 1, "elastic": 1.0},
             {"shift": 1, "elastic": 1.0, "T": 10},
+        ),
+    ),
+    "nmnist-sim-twin": (
+        SIMULATED,
+        (
+            {},
+            {"learning_rate": 3e-4},
+            {"learning_rate": 1e-4},
+            {"learning_rate": 3e-4, "loss": "cross_entropy"},
+            {"learning_rate": 3e-4, "counts": False},
         ),
     ),
 }
