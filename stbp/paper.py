@@ -184,6 +184,10 @@ _ENTRIES = (
         replace(_TUNED_400, name="mnist-mlp-400-sdbp", gate="spatial"),
         "the same without gradients through time",
     ),
+    Entry(
+        replace(_TUNED_400, name="mnist-mlp-400-elastic", shift=1, elastic=1.0),
+        "the ablation's MLP with shifts of a pixel and elastic distortion",
+    ),
     Entry(_TUNED_MLP, "tuned: the paper's MLP"),
     Entry(
         replace(_TUNED_MLP, name="mnist-mlp-elastic", shift=1, elastic=1.0, epochs=40),

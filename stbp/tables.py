@@ -266,7 +266,7 @@ TABLES = (
                 "recalled",
                 interval=(0.9842, 0.9851),
                 paper=(_E["mnist-mlp-400-paper"], _E["mnist-mlp-400-paper-adam"]),
-                tuned=(_E["mnist-mlp-400-tuned"], _E["mnist-mlp-400"]),
+                tuned=(_E["mnist-mlp-400-tuned"], _E["mnist-mlp-400-elastic"], _E["mnist-mlp-400"]),
             ),
         ),
         "Objects: other images than the paper's, so no difference is given.",
