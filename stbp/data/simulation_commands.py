@@ -96,7 +96,9 @@ def simulate(
     splits = simulated_set.splits_of(simulated_set.read_source(source, size), train, test)
     begun = time.perf_counter()
     found = simulated_set.simulate_set(splits, out, chosen, seed)
-    counts = "; ".join(f"{n}.zip: {c['recordings']:,} recordings, {c['events']:,} events" for n, c in found["counts"].items())
+    counts = "; ".join(
+        f"{name}.zip: {c['recordings']:,} recordings, {c['events']:,} events" for name, c in found["counts"].items()
+    )
     _say(f"{counts}; in {time.perf_counter() - begun:.0f} s; the set is in {escape(str(out))}")
 
 
