@@ -42,7 +42,7 @@ class Chain:
 
 
 def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0) -> Chain:
-    """The longest run of modules, from the first, that the compiled kernels take as one operator.
+    """The longest run of modules, from the first, that the kernels take as one operator.
 
     Such a run is [pooling] + synapse + LIF, again and again; it starts from `Spikes`, or with a LIF from a current.
 
@@ -56,7 +56,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     parameters: list[Tensor] = []
     if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
         return chain
-    if not (paths.compiled(others=(x.bits,)) if isinstance(x, Spikes) else paths.compiled(x)):
+    if not (paths.fused(others=(x.bits,)) if isinstance(x, Spikes) else paths.fused(x)):
         return chain
     for index, module in enumerate(modules):
         if _watched(module) or not _plain(module):
@@ -80,7 +80,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
             stage = _synapse(module, size, flat, pool, first=not chain.stages)
             stage = stage and stage._replace(layer=first + index)
             parameters = [p for p in (module.weight, module.bias) if p is not None]
-            if stage is None or not paths.compiled(*parameters):
+            if stage is None or not paths.fused(*parameters):
                 break
         else:
             break

@@ -1,5 +1,8 @@
 """Which way the operators took: what was measured, what was chosen, and the switches that benchmarks and tests need."""
 
+import functools
+import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +29,8 @@ class Path(NamedTuple):
 _seen: ContextVar[list[Path] | None] = ContextVar("seen", default=None)
 _reference: ContextVar[bool] = ContextVar("reference", default=False)
 _skip: ContextVar[bool] = ContextVar("skip", default=True)
+_product: ContextVar[str] = ContextVar("product", default="split")
+_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
 
 
 @contextmanager
@@ -71,6 +76,21 @@ def no_skip() -> Iterator[None]:
         _skip.reset(token)
 
 
+@contextmanager
+def products(how: str) -> Iterator[None]:
+    """Inside, GPUs multiply weights and spikes by `split` (bfloat16 parts, exact), `float32` or `tf32`: to compare."""
+    token = _product.set(how)
+    try:
+        yield
+    finally:
+        _product.reset(token)
+
+
+def product() -> str:
+    """How GPUs multiply weights and spikes."""
+    return _product.get()
+
+
 def skip() -> bool:
     """Whether samples whose gradient is zero are left out of the backward pass."""
     return _skip.get()
@@ -83,9 +103,56 @@ def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ())
             return False
     if any(tensor.device.type != "cpu" for tensor in others):
         return False
-    if _reference.get():
+    if _reference.get() or _interpreted.get():
         return False
     if native.kernels() is None:
         native.warn_once()
         return False
     return True
+
+
+@contextmanager
+def interpreted() -> Iterator[None]:
+    """Inside, tensors on the CPU take the Triton kernels by its interpreter: for tests.
+
+    Raises:
+        RuntimeError: Triton is not there, or `TRITON_INTERPRET=1` was not set before its first import.
+    """
+    from stbp.ops import gpu
+
+    if not gpu.INTERPRETED:
+        raise RuntimeError("set TRITON_INTERPRET=1 in the environment before anything imports the kernels")
+    token = _interpreted.set(True)
+    try:
+        yield
+    finally:
+        _interpreted.reset(token)
+
+
+def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
+    """Whether a run of layers on these tensors can be one operator, `chain`: on the CPU or on a GPU."""
+    if compiled(*tensors, others=others):
+        return True
+    return triton(*tensors, *others) and all(t is None or t.dtype == torch.float32 for t in tensors)
+
+
+def triton(*tensors: torch.Tensor | None) -> bool:
+    """Whether the Triton kernels serve these tensors: on a CUDA device, floating ones in float32 or bfloat16."""
+    device = "cpu" if _interpreted.get() else "cuda"
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type != device:
+            return False
+        if tensor is not None and tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.bfloat16):
+            return False
+    return not _reference.get() and (_interpreted.get() or _has_triton())
+
+
+@functools.cache
+def _has_triton() -> bool:
+    """Whether Triton is installed; says once, in the log, where it is not."""
+    found = importlib.util.find_spec("triton") is not None
+    if not found:
+        logging.getLogger("stbp").warning(
+            "no Triton, so the GPU runs the PyTorch references, which are many times slower: pip install stbp[gpu]"
+        )
+    return found

@@ -168,6 +168,11 @@ class _Call:
 def _run(
     x: Tensor, parameters: Sequence[Tensor], stages: list[Stage], neurons: Sequence[float], save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if paths.triton(x, *parameters):
+        from stbp.ops.chain import gpu
+
+        out, saved = gpu.forward(x, parameters, stages, neurons, save)
+        return out, saved, saved.new_empty(0)
     call = _Call(x, stages, parameters, neurons)
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), **_FLOAT)
     sizes = _saved_bytes(stages, call.T, call.B, save)
@@ -192,6 +197,10 @@ def _chain(
 def _(x, parameters, layout, neurons, save):
     stages = _stages(layout)
     sizes = _saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
+    if paths.triton(x, *parameters):
+        from stbp.ops.chain import gpu
+
+        sizes = gpu.saved_bytes(stages, neurons, x.shape[0], x.shape[1], save), 0
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), dtype=torch.float32, device=x.device)
     window, rest = (torch.empty(size, dtype=torch.uint8, device=x.device) for size in sizes)
     return out, window, rest
@@ -205,6 +214,10 @@ def _run_back(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     x, window, rest, *parameters = saved
+    if paths.triton(x, *parameters):
+        from stbp.ops.chain import gpu
+
+        return gpu.backward(grad, x, window, parameters, stages, neurons, needs)
     call = _Call(x, stages, parameters, neurons)
     grads = [torch.empty(t.shape if need else 0, **_FLOAT) for t, need in zip((x, *parameters), needs, strict=True)]
     if not grad.numel():

@@ -22,6 +22,11 @@ def _stage(shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, p
     return conv_stage(shape, weight.shape, bias is not None, stride, padding)
 
 
+def _square(weight: Tensor) -> bool:
+    """Whether the GPU kernels take a weight."""
+    return weight.dtype == torch.float32 and weight.shape[2] == weight.shape[3]
+
+
 @torch.library.custom_op("stbp::conv2d", mutates_args=())
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     stage = _stage(list(x.shape[2:]), weight, bias, stride, padding)
@@ -50,6 +55,11 @@ def _conv2d_spikes(
     stage = _stage(shape, weight, bias, stride, padding)
     if stage and paths.compiled(weight, bias, others=(bits,)):
         return synapse(bits, stage, weight, bias)
+    if paths.triton(bits, weight, bias) and _square(weight):
+        from stbp.ops.conv2d import gpu
+
+        paths.note("conv2d", "forward", "triton")
+        return gpu.spikes_forward(bits, (shape[0], shape[1], shape[2]), weight, bias, stride, padding)
     return reference.conv2d(_unpack(bits, shape, weight.dtype), weight, bias, stride, padding)
 
 
@@ -60,6 +70,11 @@ def _conv2d_spikes_backward(
     stage = _stage(shape, weight, None, stride, padding)
     if stage and paths.compiled(weight, grad, others=(bits,)):
         return synapse_backward(grad, bits, stage, weight, needs)
+    if paths.triton(bits, weight, grad) and _square(weight):
+        from stbp.ops.conv2d import gpu
+
+        paths.note("conv2d", "weight", "triton")
+        return gpu.spikes_backward(grad, bits, (shape[0], shape[1], shape[2]), weight, stride, padding, needs)
     o = _unpack(bits, shape, weight.dtype)
     return reference.conv2d_backward(grad, o, weight, stride, padding, [False, *needs])[1:]
 

@@ -1,5 +1,8 @@
 """The convolutional synapse over a window: all T*B frames are one convolution."""
 
+import contextlib
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,13 +11,22 @@ from torch import Tensor
 FRAMES = 32
 
 
+def exact_convolutions(x: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """On a GPU cuDNN would round float32 to TF32, and sum in an order that changes from call to call."""
+    if not x.is_cuda:
+        return contextlib.nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     """`[T, B, C, H, W]` to `[T, B, M, H', W']`, weight `[M, C, k, k]`, as torch's own on each frame."""
     frames = x.flatten(0, 1).contiguous()
     n = len(frames)
     if n < FRAMES:
         frames = torch.nn.functional.pad(frames, (0, 0, 0, 0, 0, 0, 0, FRAMES - n))
-    return torch.nn.functional.conv2d(frames, weight, bias, stride, padding)[:n].unflatten(0, x.shape[:2])
+    with exact_convolutions(x):
+        y = torch.nn.functional.conv2d(frames, weight, bias, stride, padding)
+    return y[:n].unflatten(0, x.shape[:2])
 
 
 def conv2d_backward(
@@ -23,8 +35,9 @@ def conv2d_backward(
     """Gradients of input, weight and bias, each an empty tensor where `needs` says that it is not asked for."""
     s, p = [stride, stride], [padding, padding]
     eps, o = grad.flatten(0, 1).contiguous(), x.flatten(0, 1).contiguous()
-    grads = torch.ops.aten.convolution_backward(
-        eps, o, weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
-    )
+    with exact_convolutions(x):
+        grads = torch.ops.aten.convolution_backward(
+            eps, o, weight, [weight.shape[0]], s, p, [1, 1], False, [0, 0], 1, needs
+        )
     grad_x, grad_weight, grad_bias = (g if need else grad.new_empty(0) for g, need in zip(grads, needs, strict=True))
     return (grad_x.unflatten(0, x.shape[:2]) if needs[0] else grad_x), grad_weight, grad_bias

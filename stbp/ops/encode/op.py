@@ -15,6 +15,11 @@ from stbp.ops.spikes import Spikes
 def _bernoulli(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
     if image.dtype in (torch.uint8, torch.float32) and paths.compiled(others=(image, sample)):
         return _compiled(image, T, seed, epoch, sample)
+    if image.dtype in (torch.uint8, torch.float32) and paths.triton(image, sample):
+        from stbp.ops.encode import gpu
+
+        paths.note("bernoulli", "forward", "triton")
+        return gpu.bernoulli(image, T, seed, epoch, sample)
     return reference.bernoulli(image, T, seed, epoch, sample)
 
 

@@ -60,6 +60,11 @@ def _lif(
     """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: the potentials of all steps."""
     if paths.compiled(x, u, o):
         return _compiled(x, u, o, Neuron.of(forward_gate, backward_gate, threshold, surrogate, width), save)
+    if paths.triton(x, u, o):
+        from stbp.ops.lif import gpu
+
+        paths.note("lif", "forward", "triton")
+        return gpu.lif(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save)
     us, os = reference.lif(x, u, o, Gate(*forward_gate), threshold)
     return os, us[-1].clone(), us if save else x.new_empty(0)
 
@@ -79,7 +84,12 @@ def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: "Neuron", save: bool) -> 
 
 @_lif.register_fake
 def _(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save):
-    return x.new_empty(x.shape), u.new_empty(u.shape), x.new_empty(x.shape if save else 0)
+    saved = x.new_empty(x.shape if save else 0)
+    if paths.triton(x, u, o):
+        from stbp.ops.lif import gpu
+
+        saved = gpu.saved_like(x, surrogate, backward_gate, save)
+    return x.new_empty(x.shape), u.new_empty(u.shape), saved
 
 
 @torch.library.custom_op("stbp::lif_backward", mutates_args=())
@@ -97,6 +107,11 @@ def _lif_backward(
     if paths.compiled(grad_o, saved):
         neuron = Neuron.of(gate[:2], gate, threshold, surrogate, width)
         return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
+    if paths.triton(grad_o, grad_u):
+        from stbp.ops.lif import gpu
+
+        paths.note("lif", "input", "triton")
+        return gpu.lif_backward(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width)
     return reference.lif_backward(grad_o, grad_u, saved, u, o, Gate(*gate), threshold, surrogate, width)
 
 
@@ -114,7 +129,7 @@ def _compiled_backward(
 
 @_lif_backward.register_fake
 def _(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width):
-    return saved.new_empty(saved.shape), u.new_empty(u.shape), o.new_empty(o.shape)
+    return grad_o.new_empty(grad_o.shape), u.new_empty(u.shape), o.new_empty(o.shape)
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:

@@ -46,6 +46,11 @@ def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool])
 def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if paths.compiled(weight, bias, others=(bits,)):
         return synapse(bits, _stage(weight, bias), weight, bias)
+    if paths.triton(bits, weight, bias) and weight.dtype == torch.float32:
+        from stbp.ops.conv2d import gpu
+
+        paths.note("linear", "forward", "triton")
+        return gpu.spikes_forward(bits, (weight.shape[1], 1, 1), weight[..., None, None], bias, 1, 0)[..., 0, 0]
     return reference.linear(unpack_bits(bits, weight.shape[1], weight.dtype), weight, bias)
 
 
@@ -53,6 +58,13 @@ def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor]:
     if paths.compiled(weight, grad, others=(bits,)):
         return synapse_backward(grad, bits, _stage(weight, None), weight, needs)
+    if paths.triton(bits, weight, grad) and weight.dtype == torch.float32:
+        from stbp.ops.conv2d import gpu
+
+        paths.note("linear", "weight", "triton")
+        maps = (t[..., None, None] for t in (grad, weight))
+        found, bias = gpu.spikes_backward(next(maps), bits, (weight.shape[1], 1, 1), next(maps), 1, 0, needs)
+        return found.view(weight.shape) if needs[0] else found, bias
     o = unpack_bits(bits, weight.shape[1], weight.dtype)
     return reference.linear_backward(grad, o, weight, [False, *needs])[1:]
 
