@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-# BLAS rounds a product differently with the number of its rows. Frames go through it in blocks of this height, so that
-# each one's sum does not depend on how many there are: two windows in a row equal one long window, bit for bit.
-ROWS = 120
+# BLAS rounds a product differently with the number of its rows, and products in a batch with how many they are. Frames
+# go through it in blocks of this height, one after the other, so that each one's sum does not depend on how many there
+# are: two windows in a row equal one long window, bit for bit.
+ROWS = 128
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -14,15 +15,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padded = linear(x, torch.cat([weight, weight]), None if bias is None else torch.cat([bias, bias]))
         return padded[..., :1].contiguous()
     frames = x.flatten(0, 1)
-    missing = -len(frames) % ROWS
+    missing = -len(frames) % ROWS if len(frames) else ROWS
     blocks = torch.nn.functional.pad(frames, (0, 0, 0, missing)) if missing else frames
-    blocks = blocks.unflatten(0, (-1, ROWS))
-    transposed = weight.T.expand(len(blocks), -1, -1)
-    if bias is None:
-        y = torch.bmm(blocks, transposed)
-    else:
-        y = torch.baddbmm(bias.expand(len(blocks), 1, -1), blocks, transposed)
-    return y.flatten(0, 1)[: len(frames)].unflatten(0, x.shape[:2])
+    rows = [block @ weight.T if bias is None else torch.addmm(bias, block, weight.T) for block in blocks.split(ROWS)]
+    return torch.cat(rows)[: len(frames)].unflatten(0, x.shape[:2])
 
 
 def linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
