@@ -1,6 +1,7 @@
 # make train: install into .venv, train a network on handwritten digits, draw what it does
 # make test:  what CI runs
 # make bench: beside other libraries, some 20 minutes; DATA=DIR for a folder with mnist/
+# make install-gpu: Triton, so that `make test` tests the GPU kernels too, with or without a GPU
 # make kernels: compile the CPU kernels that changed (train and test do); SANITIZE=address,undefined for checked ones
 # Give another interpreter with PYTHON=..., an own environment with VENV=...
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP = PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 CHECK_TORCH = -c "from importlib import metadata as m; print('yes' if [int(n) for n in m.version('torch').split('.')[:2]] >= [2, 11] else 'no')" 2>/dev/null
 
-.PHONY: train test lint bench kernels install install-test clean
+.PHONY: train test lint bench kernels install install-test install-gpu clean
 
 train: kernels
 	@test -f runs/digits-mlp-seed0/summary.json || $(BIN)/stbp train digits-mlp --resume
@@ -36,6 +37,7 @@ kernels: install
 
 install: $(VENV)/.installed
 install-test: $(VENV)/.installed-test
+install-gpu: $(VENV)/.installed-gpu
 
 # If the interpreter has a torch in range, the environment sees the interpreter's packages and uses it.
 $(VENV)/.installed: requirements.txt requirements-build.txt pyproject.toml Makefile
@@ -47,6 +49,11 @@ $(VENV)/.installed: requirements.txt requirements-build.txt pyproject.toml Makef
 
 $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 	$(PIP) install -r requirements-test.txt
+	@touch $@
+
+# an interpreter that brings torch for CUDA has its Triton
+$(VENV)/.installed-gpu: $(VENV)/.installed requirements-gpu.txt
+	$(BIN)/python -c "import triton" 2>/dev/null || $(PIP) install -r requirements-gpu.txt
 	@touch $@
 
 $(VENV)/.installed-peers: $(VENV)/.installed benchmarks/requirements.txt

@@ -1,5 +1,9 @@
+import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -9,6 +13,28 @@ from hypothesis import settings
 # no deadline: how long an example takes says more about the machine than about the code
 settings.register_profile("stbp", deadline=None, max_examples=30)
 settings.load_profile("stbp")
+
+
+def _import_gpu_kernels() -> None:
+    """Import the Triton kernels, where Triton is, before anything else imports Triton: without a GPU for its
+    interpreter, and without the hook that checks shapes, for Triton reads its kernels' source."""
+    if importlib.util.find_spec("triton") is None:
+        return
+    importlib.import_module("stbp.ops")
+    hook = next(finder for finder in sys.meta_path if type(finder).__name__ == "_JaxtypingFinder")
+    sys.meta_path.remove(hook)
+    before = os.environ.get("TRITON_INTERPRET")
+    try:
+        if not torch.cuda.is_available():
+            os.environ["TRITON_INTERPRET"] = "1"
+        for kernels in sorted((Path(__file__).parents[1] / "stbp" / "ops").glob("*/gpu.py")):
+            importlib.import_module(f"stbp.ops.{kernels.parent.name}.gpu")
+    finally:
+        sys.meta_path.insert(0, hook)
+        os.environ.pop("TRITON_INTERPRET", None) if before is None else os.environ.update(TRITON_INTERPRET=before)
+
+
+_import_gpu_kernels()
 
 
 @pytest.fixture(autouse=True)

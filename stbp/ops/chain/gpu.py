@@ -97,7 +97,7 @@ def _kept(layer: _Layer, T: int) -> int:
 
 
 def _currents(layer: _Layer, x: Tensor) -> Tensor:
-    """What the synapse makes of packed spikes, `[T, B, outputs]`: where the neurons will put potentials, if they do."""
+    """What the synapse makes of packed spikes, `[T, B, outputs]`: where the neurons put potentials, if they do."""
     shape = (*x.shape[:2], layer.outputs)
     out = layer.kept
     if out is None or out.dtype != torch.float32:

@@ -52,7 +52,7 @@ def _forward(
             packed = tl.sum(ones, 1).to(tl.uint8)
             tl.store(bits + t * packed_row + byte, packed, byte < bytes)
         else:
-            tl.store(o + t * row + at, fired.to(o.dtype.element_ty), there)
+            tl.store(o + t * row + at, tl.where(fired, 1.0, 0.0).to(o.dtype.element_ty), there)
         if KEEP == POTENTIALS:
             tl.store(us + t * row + at, u, there)
         if KEEP == BITS:

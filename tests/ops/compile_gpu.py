@@ -1,0 +1,73 @@
+"""Compile the Triton kernels for a GPU that need not be there, with the arguments of real calls.
+
+The interpreter takes programs that the compiler refuses. Nothing is launched; prints each kernel, and whether its
+machine code uses the tensor cores.
+"""
+
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+HOPPER = GPUTarget("cuda", 90, 32)
+
+
+class _Absent:
+    """As much of a driver as the compiler asks for."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return HOPPER
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
+
+
+def _only_compile() -> None:
+    run = JITFunction.run
+
+    def compiled(self: JITFunction, *args: Any, grid: Any, warmup: bool = False, **options: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        tensor_cores = "tensor cores" if "wgmma" in kernel.asm["ptx"] else "no tensor cores"
+        print(f"{self.fn.__module__}.{self.fn.__name__}: {tensor_cores}")
+        return kernel
+
+    JITFunction.run = compiled
+
+
+def main() -> None:
+    driver.set_active(_Absent())
+    _only_compile()
+    from stbp import Spikes, nn, ops
+    from stbp.ops import State, paths
+
+    paths._interpreted.set(True)  # tensors on the CPU stand for those of a GPU
+    for dtype, curve, gate in (
+        (torch.float32, "rectangle", "linear"),
+        (torch.float32, "rectangle", "detached"),
+        (torch.float32, "polynomial", "linear"),
+        (torch.float32, "sigmoid", "linear"),
+        (torch.bfloat16, "gaussian", "paper"),
+    ):
+        x = torch.zeros(40, 2, 33, dtype=dtype, requires_grad=True)
+        start = torch.zeros(2, 33, dtype=dtype)
+        o, state = ops.lif(x, gate=gate, surrogate=curve, state=State(start, start))
+        (o.sum() + state.u.sum()).backward()
+    for image in (torch.zeros(3, 784, dtype=torch.uint8), torch.zeros(3, 784)):
+        ops.bernoulli(image, 30)
+    for text, shape in (("784-800-10", (30, 4, 784)), ("28x28-15C5-P2-300-10", (30, 2, 1, 28, 28))):
+        x = Spikes(torch.zeros((*shape[:2], 98), dtype=torch.uint8), shape)
+        nn.build(text)(x).sum().backward()
+
+
+if __name__ == "__main__":
+    assert not triton.knobs.runtime.interpret
+    main()

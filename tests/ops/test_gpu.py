@@ -1,0 +1,271 @@
+"""The Triton kernels against the reference: on a GPU where there is one, else on the CPU by Triton's interpreter."""
+
+import math
+from collections.abc import Iterator
+from typing import get_args
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
+
+from stbp import Spikes, nn, ops
+from stbp.ops import State, gpu, paths
+from stbp.ops.conv2d import gpu as synapse
+from stbp.ops.lif import gpu as lif_gpu
+from stbp.ops.lif.reference import GateName, gates
+from stbp.ops.pool.gpu import counts
+from stbp.ops.surrogate import Surrogate
+
+CURVES, GATES = get_args(Surrogate), get_args(GateName)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test takes the Triton kernels, whatever the device, but where it asks for the reference."""
+    if DEVICE == "cuda":
+        yield
+    else:
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        with paths.interpreted():
+            yield
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
+
+
+def spikes(*shape: int, density: float = 0.3, seed: int = 0) -> torch.Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density).float().to(DEVICE)
+
+
+def difference(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Norm of the difference, as a share of what is wanted."""
+    return float((got - want).norm() / want.norm().clamp(min=1e-20))
+
+
+def dyadic(net: nn.Network) -> nn.Network:
+    """Weights and biases on multiples of 2^-8: every float32 sum is exact in any order."""
+    for index, parameter in enumerate(net.parameters()):
+        fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 64
+        draw = random(*parameter.shape, seed=index) / math.sqrt(fan_in * 0.3)
+        parameter.data = (draw * 256).round() / 256
+    return net
+
+
+# --- lif ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 3, 63), (5, 1, 129), (3, 2, 1000), (4, 0, 7), (2, 3, 4, 5, 6), (33, 1, 40), (70, 2, 30)]
+)
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("gate", GATES)
+def test_lif_equals_the_reference(shape, curve, gate, nan_filled_memory):
+    x = (random(*shape) * 0.7).requires_grad_()
+    u, o = random(*shape[1:], seed=1).requires_grad_(), spikes(*shape[1:], seed=2).requires_grad_()
+    weights = [random(*shape, seed=3), random(*shape[1:], seed=4)]
+
+    def run():
+        out, state = ops.lif(x, 0.3, 0.5, curve, 1.2, gate, state=State(u, o))
+        loss = (out * weights[0]).sum() + (state.u * weights[1]).sum()
+        return out, state, torch.autograd.grad(loss, (x, u, o))
+
+    with paths.watch() as seen:
+        got = run()
+    with paths.reference_only():
+        want = run()
+    assert [path.kernel for path in seen] == ["triton", "triton"]
+    assert torch.equal(got[0], want[0])
+    assert torch.equal(got[1].u, want[1].u)
+    for a, b in zip(got[2], want[2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_lif_fires_exactly_at_the_threshold():
+    x = torch.tensor([0.5, math.nextafter(0.5, 0) - 2**-25, 0.5 + 2**-24], device=DEVICE).view(1, 1, 3)
+    assert ops.lif(x, threshold=0.5).flatten().tolist() == [1, 0, 1]
+
+
+def test_lif_takes_currents_and_gradients_in_any_memory_order(nan_filled_memory):
+    x = random(40, 3, 6).permute(2, 1, 0)[:, :, ::2].detach().requires_grad_()
+    weight = random(1, 1, 1).expand(6, 3, 20)
+    o = ops.lif(x)
+    o.backward(weight)
+    with paths.reference_only():
+        copy = x.detach().contiguous().requires_grad_()
+        expected = ops.lif(copy)
+        expected.backward(weight.contiguous())
+    assert torch.equal(o, expected)
+    torch.testing.assert_close(x.grad, copy.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("gate", ["linear", "detached"])
+def test_lif_computes_bfloat16_currents_in_float32(gate):
+    x = (random(5, 2, 50) * 0.7).bfloat16().requires_grad_()
+    o = ops.lif(x, gate=gate)
+    grad = spikes(5, 2, 50, seed=1).bfloat16()
+    o.backward(grad)
+    with paths.reference_only():
+        exact = x.detach().float().requires_grad_()
+        expected = ops.lif(exact, gate=gate)
+        expected.backward(grad.float())
+    assert o.dtype == torch.bfloat16
+    assert torch.equal(o.float(), expected)
+    assert x.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(x.grad, exact.grad.bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("gate", "curve", "T", "bytes"),
+    [("linear", "rectangle", 30, 4 * 30), ("detached", "rectangle", 30, 2 * 4), ("spatial", "gaussian", 30, 4 * 30)],
+)
+def test_lif_keeps_two_bits_a_step_where_no_potential_is_asked_for(gate, curve, T, bytes):
+    saved = lif_gpu.saved_like(torch.empty(T, 10), curve, gates(gate, 0.2)[1], save=True)
+    assert saved.nbytes == 10 * bytes
+
+
+# --- encoder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 7, 5), (2, 300, 30), (0, 5, 3), (2, 9, 33)])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (2**32 - 1, 7), (3, 2**32 - 1)])
+def test_the_encoder_draws_the_same_spikes_as_on_a_cpu(size, whole, seed, epoch):
+    B, N, T = size
+    numbers = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (B, N), generator=numbers) if whole else torch.rand(B, N, generator=numbers)
+    image = image.to(torch.uint8) if whole else image
+    sample = torch.randint(0, 2**32, (B,), generator=numbers)
+    got = ops.bernoulli(image.to(DEVICE), T, seed, epoch, sample.to(DEVICE))
+    with paths.reference_only():
+        want = ops.bernoulli(image, T, seed, epoch, sample)
+    assert torch.equal(got.bits.cpu(), want.bits)
+
+
+# --- synapses ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "pool"), [((3, 8, 6), 2), ((2, 7, 7), 3), ((13, 1, 1), 1), ((1, 11, 11), 11)])
+def test_counts_are_those_of_each_area(size, pool):
+    o = spikes(3, 2, *size)
+    found = counts(Spikes.pack(o).bits, size, pool)
+    want = torch.nn.functional.avg_pool2d(o.flatten(0, 1), pool) * pool**2
+    assert torch.equal(found.float(), want.round())
+
+
+@pytest.mark.parametrize("how", synapse.PRODUCTS)
+@pytest.mark.parametrize(
+    ("x", "w", "stride", "padding"),
+    [
+        ((3, 2, 70), (33, 70), 1, 0),
+        ((1, 1, 5), (1, 5), 1, 0),
+        ((2, 2, 3, 9, 8), (5, 3, 3, 3), 1, 0),
+        ((2, 1, 2, 9, 9), (70, 2, 5, 5), 2, 2),
+        ((2, 0, 20), (3, 20), 1, 0),
+    ],
+)
+def test_synapses_behind_spikes_equal_the_reference(how, x, w, stride, padding, nan_filled_memory):
+    packed = Spikes.pack(spikes(*x, density=0.4))
+    weight, bias = random(*w).requires_grad_(), random(w[0], seed=1).requires_grad_()
+
+    def run():
+        out = ops.linear(packed, weight, bias) if len(w) == 2 else ops.conv2d(packed, weight, bias, stride, padding)
+        return out.detach(), torch.autograd.grad((out * random(*out.shape, seed=2)).sum(), (weight, bias))
+
+    with paths.products(how), paths.watch() as seen:
+        out, grads = run()
+    with paths.reference_only():
+        want, wanted = run()
+    assert {path.kernel for path in seen} == {"triton"}
+    tolerance = 2e-3 if how == "tf32" and DEVICE == "cuda" else 3e-6
+    for a, b in zip((out, *grads), (want, *wanted), strict=True):
+        assert a.shape == b.shape
+        assert difference(a, b) < tolerance
+
+
+def test_three_bfloat16_numbers_are_one_float32_number():
+    w = random(20000) * torch.logspace(-28, 30, 20000, device=DEVICE)
+    first = w.bfloat16()
+    second = (w - first.float()).bfloat16()
+    third = (w - first.float() - second.float()).bfloat16()
+    assert torch.equal(first.double() + second.double() + third.double(), w.double())
+
+
+def test_a_weight_gradient_sums_in_one_order_whatever_the_number_of_its_parts():
+    seen = counts(Spikes.pack(spikes(10, 60, 40)).bits, (40, 1, 1), 1)
+    eps = random(600, 7)
+    geometry = synapse.Geometry(40, 1, 1, 1, 1, 1, 1, 0)
+    found = [synapse.weight_gradient(seen, eps, (7, 40), geometry, 1.0) for _ in range(2)]
+    assert torch.equal(*found)
+    assert difference(found[0], eps.T @ seen.view(600, 40).float()) < 3e-6
+
+
+# --- networks ----------------------------------------------------------------------------------------------------
+
+NETWORKS = [
+    ("20-30-10", (5, 3, 20), "linear", "rectangle"),
+    ("20-30-10", (9, 3, 20), "detached", "rectangle"),
+    ("20-30-10", (5, 3, 20), "paper", "gaussian"),
+    ("12x12-3C3-P2-5C3-10", (4, 2, 1, 12, 12), "linear", "rectangle"),
+    ("11x11x2-3C3-P2-20-10", (4, 2, 2, 11, 11), "linear", "sigmoid"),
+]
+
+
+@pytest.mark.parametrize(("text", "shape", "gate", "curve"), NETWORKS)
+def test_a_network_is_one_chain_with_the_spikes_of_the_reference(text, shape, gate, curve, nan_filled_memory):
+    net = dyadic(nn.build(text, decay=0.25, gate=gate, surrogate=curve).to(DEVICE))
+    x = Spikes.pack(spikes(*shape))
+    weight = (random(*shape[:2], 10) * 256).round() / 256
+
+    def run():
+        o = net(x)
+        return o, torch.autograd.grad((o * weight).sum(), list(net.parameters()))
+
+    with paths.watch() as seen:
+        o, grads = run()
+    with paths.reference_only():
+        want, wanted = run()
+    assert {path.kernel for path in seen} == {"triton"}
+    assert 0.02 < float(want.mean()) < 0.9
+    assert torch.equal(o, want)
+    for a, b in zip(grads, wanted, strict=True):
+        assert difference(a, b) < 3e-6
+
+
+def test_the_saved_memory_of_a_chain_survives_a_second_backward_pass():
+    net = dyadic(nn.build("20-30-10", decay=0.25).to(DEVICE))
+    o = net(Spikes.pack(spikes(5, 3, 20)))
+    grads = [torch.autograd.grad(o.sum(), list(net.parameters()), retain_graph=True) for _ in range(2)]
+    for a, b in zip(*grads, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_chain_that_starts_with_neurons_sends_a_gradient_to_its_currents():
+    net = dyadic(nn.build("20-30-10", decay=0.25).to(DEVICE))
+    x = random(5, 3, 20).requires_grad_()
+    net(x).sum().backward()
+    with paths.reference_only():
+        copy = x.detach().clone().requires_grad_()
+        net(copy).sum().backward()
+    assert x.grad is not None
+    assert copy.grad is not None
+    assert difference(x.grad, copy.grad) < 3e-6
+
+
+def test_without_gradients_a_chain_keeps_only_spikes():
+    net = dyadic(nn.build("20-30-10", decay=0.25).to(DEVICE))
+    x = Spikes.pack(spikes(5, 3, 20))
+    with torch.no_grad():
+        o = net(x)
+    assert torch.equal(o, net(x))
+
+
+def test_what_may_not_run_is_said():
+    if gpu.INTERPRETED:
+        assert not paths.triton(torch.zeros(1, dtype=torch.float64))
+        assert not paths.triton(torch.zeros(1, device="meta"))
+    with paths.reference_only():
+        assert not paths.triton(torch.zeros(1, device=DEVICE))
