@@ -15,11 +15,14 @@ from stbp import data as data_sets
 from stbp import health, loss, nn, runs
 from stbp.checkpoint import Checkpoint
 from stbp.data import DataSet
+from stbp.data.folds import validation_split
 from stbp.evaluation import Run, batch, build_network, device_called, predict, predictions, read_out
 from stbp.experiment import Experiment
+from stbp.graph import StepGraph, check
 from stbp.ops import native, paths
-from stbp.ops.encode.reference import SHUFFLE, SPLIT, random_words
+from stbp.ops.encode.reference import SHUFFLE, random_words
 from stbp.ops.spikes import Spikes
+from stbp.optimizer import bind_rate, blend, optimizer, set_rate
 from stbp.paper import experiment as experiment_called
 from stbp.penalty import output_and_hidden_rate
 from stbp.progress import Console, Reporter, stop_requests
@@ -54,6 +57,7 @@ def fit(
     out: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    graph: bool = False,
     report: Reporter | None = None,
     **fields: Any,
 ) -> Run:
@@ -65,6 +69,7 @@ def fit(
         out: folder for config, metrics, checkpoint and summary; None writes nothing.
         resume: go on with the run in `out`, bit for bit as if it had not been stopped.
         device: `auto` (CUDA if there is one), `cpu` or `cuda`.
+        graph: replay each step as one CUDA graph, `stbp.graph`; no GPU has run this yet.
         report: gets the progress; the console by default.
         fields: fields of the experiment to replace, such as `epochs=5`.
 
@@ -79,7 +84,7 @@ def fit(
     if resume and folder is None:
         raise ValueError("resume has no effect without out, the folder of the run to go on with")
     train_set, test_set = data_sets.for_experiment(given, data)
-    training = _Training(given, train_set, test_set, device_called(device), folder, report)
+    training = _Training(given, train_set, test_set, device_called(device), graph, folder, report)
     saved = None if folder is None else runs.claim(folder, given, resume, report.say)
     if saved is not None:
         training.restore(saved)
@@ -100,24 +105,35 @@ class _Training:
         train_set: DataSet,
         test_set: DataSet,
         device: torch.device,
+        graph: bool,
         folder: Path | None,
         report: Reporter,
     ):
         self.experiment, self.train_set, self.test_set = experiment, train_set, test_set
         self.device, self.folder, self.report = device, folder, report
         self.progress = Progress()
-        self.training_ids, self.validation_ids = _split(len(train_set), experiment)
+        self.training_ids, self.validation_ids = validation_split(len(train_set), experiment)
         self.net = build_network(experiment, train_set.rate(experiment))
         native.kernels()  # a wrong STBP_KERNELS is no fault of the network's
         self._check_shapes()
         self.net.to(device)
         # what is evaluated and kept: the network that learns, or one with the mean of its weights over the steps
         self.kept = self.net if experiment.average is None else copy.deepcopy(self.net)
-        self.optimizer = _optimizer(experiment, self.net)
+        self.graph = self._graph() if graph else None
+        self.optimizer = optimizer(experiment, self.net, self.graph and self.graph.rate)
         self.synapses = [i for i, m in enumerate(self.net) if isinstance(m, nn.Linear | nn.Conv2d)]
         self.findings: list[health.Finding] = []
         self.commit = runs.commit()  # now, when the code was read, not when the run is over
         self.trained = False
+
+    def _graph(self) -> StepGraph:
+        samples = check(self.experiment, self.train_set, self.device)
+        return StepGraph(self.experiment, samples, self.steps, self.device, self._state, self._learn)
+
+    def _state(self) -> list[Tensor]:
+        """All that a step changes."""
+        kept = [] if self.kept is self.net else list(self.kept.parameters())
+        return [*self.net.parameters(), *kept, *(v for s in self.optimizer.state.values() for v in s.values())]
 
     def _check_shapes(self) -> None:
         """Try one blank sample, so that a network that does not fit the data fails before the first batch."""
@@ -158,6 +174,8 @@ class _Training:
         self.report.start_epoch(progress.epoch + 1, self.experiment.epochs, len(self.training_ids), progress.samples)
         words = random_words(len(self.training_ids), self.experiment.seed, SHUFFLE, progress.epoch)
         order = self.training_ids[words.argsort(stable=True)]
+        if self.graph is not None:
+            self.graph.begin(progress.epoch, order)
         pending: list[Tensor] = []
         begun = looked = time.perf_counter()
         while progress.step < self.steps and not stop():
@@ -178,24 +196,28 @@ class _Training:
     def _step(self, ids: Tensor) -> Tensor:
         """One step of the optimiser; returns loss, right answers, samples and the norms of gradients and weights."""
         progress = self.progress
+        done = progress.epoch * self.steps + progress.step
+        if self.graph is not None and done not in FIRST_LOOKS and len(ids) == self.experiment.batch_size:
+            return self.graph.step(progress.step)
         x, y = batch(self.experiment, self.train_set, ids, progress.epoch + 1, self.device)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.experiment.learning_rate_at(progress.epoch, progress.step / self.steps)
+        set_rate(self.optimizer, self.experiment.learning_rate_at(progress.epoch, progress.step / self.steps))
+        return self._learn(x, y, blend(self.experiment, done + 1), look=done in FIRST_LOOKS)
+
+    def _learn(self, x: Tensor | Spikes, y: Tensor, share: float | Tensor, look: bool = False) -> Tensor:
         self.optimizer.zero_grad()
         o, batch_loss = self._loss(x, y)
         batch_loss.backward()
-        done = progress.epoch * self.steps + progress.step
-        if done in FIRST_LOOKS:
+        if look:
             self._look(x)
         gradients = [p.grad.norm() for p in self.net.parameters() if p.grad is not None]
         self.optimizer.step()
-        self._average(done + 1)
         with torch.no_grad():
+            if self.kept is not self.net:
+                for mean, weight in zip(self.kept.parameters(), self.net.parameters(), strict=True):
+                    mean.lerp_(weight, share)
             weights = [p.norm() for p in self.net.parameters()]
             right = (predict(o) == y).sum()
-            return torch.stack(
-                [batch_loss.detach() * len(ids), right, right.new_tensor(len(ids)), *gradients, *weights]
-            )
+            return torch.stack([batch_loss.detach() * len(y), right, right.new_full((), len(y)), *gradients, *weights])
 
     def _loss(self, x: Tensor | Spikes, y: Tensor) -> tuple[Tensor, Tensor]:
         """The output spikes that count, and what training makes small."""
@@ -206,14 +228,6 @@ class _Training:
         all_steps, rate = output_and_hidden_rate(self.net, x)
         o = read_out(all_steps, e)
         return o, loss_of(o, y) + e.rate_penalty * rate
-
-    @torch.no_grad()
-    def _average(self, step: int) -> None:
-        """Take the weights after step `step`, from 1, into the mean: sum_s d^(step-s) w_s / sum_s d^(step-s)."""
-        decay = self.experiment.average
-        if decay is not None:
-            for mean, weight in zip(self.kept.parameters(), self.net.parameters(), strict=True):
-                mean.lerp_(weight, (1 - decay) / (1 - decay**step))
 
     def _account(self, pending: list[Tensor]) -> None:
         """Add the steps since the last look to the epoch's sums, and stop if one of their numbers is not finite."""
@@ -340,6 +354,8 @@ class _Training:
             parameter, _, key = name.partition(".")
             state.setdefault(int(parameter), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.graph is not None:
+            bind_rate(self.optimizer, self.graph.rate)
         self.progress = Progress(**saved.header["progress"])
         done = self.progress
         if done.epoch == self.experiment.epochs or self._out_of_patience():
@@ -379,18 +395,3 @@ class _Training:
                 runs.write_summary(self.folder, summary)
         shape, classes = self.train_set.shape, self.train_set.classes
         return Run(self.experiment, self.kept, self.progress.history, summary, shape, classes)
-
-
-def _split(n: int, experiment: Experiment) -> tuple[Tensor, Tensor]:
-    """Ids of training and validation samples, each ascending."""
-    held_out = experiment.validation
-    if held_out >= n:
-        raise ValueError(f"validation must leave samples to train on: {experiment.dataset} has {n}; got {held_out}")
-    order = random_words(n, experiment.seed, SPLIT).argsort(stable=True)
-    return order[held_out:].sort().values, order[:held_out].sort().values
-
-
-def _optimizer(experiment: Experiment, net: nn.Network) -> torch.optim.Optimizer:
-    if experiment.optimizer == "adam":
-        return torch.optim.Adam(net.parameters(), lr=experiment.learning_rate, fused=True)
-    return torch.optim.SGD(net.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum or 0.0)

@@ -35,6 +35,8 @@ class Train:
     resume: bool = False
     # Where to compute.
     device: Device = "auto"
+    # On a GPU, replay each step as one CUDA graph; no GPU has run this yet.
+    graph: bool = False
     # Threads of the processor; all of its cores by default.
     threads: int | None = None
 
@@ -91,7 +93,14 @@ def _train(command: Train) -> None:
     from stbp.train import fit
 
     set_threads(command.threads)
-    run = fit(command.experiment, data=command.data, out=command.folder, resume=command.resume, device=command.device)
+    run = fit(
+        command.experiment,
+        data=command.data,
+        out=command.folder,
+        resume=command.resume,
+        device=command.device,
+        graph=command.graph,
+    )
     say(
         f"test accuracy {100 * run.test_accuracy:.2f} % after epoch {run.summary['epochs']}, "
         f"{run.summary['seconds']:.0f} s; the run is in {escape(str(command.folder))}"

@@ -1,4 +1,4 @@
-"""Cross-validation: one fold of a set as the test set, all others as the training set.
+"""Cross-validation: one fold of a set as the test set, all others as the training set; and validation samples.
 
 Which fold a sample is in follows from the set alone: number the samples by class, those of a class in the set's own
 order (training samples by name, then test samples by name); the n-th, from 0, is in fold n mod `folds`. So the sizes
@@ -14,6 +14,7 @@ from torch import Tensor
 from stbp.data.dataset import DataSet, mean_input
 from stbp.data.error import DataError
 from stbp.experiment import Experiment
+from stbp.ops.encode.reference import SPLIT, random_words
 from stbp.ops.spikes import Spikes
 
 
@@ -34,6 +35,15 @@ def split(whole: DataSet, folds: int, fold: int) -> tuple["Part", "Part"]:
         raise DataError(f"folds must be at most the number of samples, {len(whole)}; got {folds}")
     tested = fold_of(whole.labels, folds) == fold
     return Part(whole, (~tested).nonzero().flatten()), Part(whole, tested.nonzero().flatten())
+
+
+def validation_split(n: int, experiment: Experiment) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " V"]]:
+    """Ids of the samples to train on and of those held out for validation, drawn by the seed, each ascending."""
+    held_out = experiment.validation
+    if held_out >= n:
+        raise ValueError(f"validation must leave samples to train on: {experiment.dataset} has {n}; got {held_out}")
+    order = random_words(n, experiment.seed, SPLIT).argsort(stable=True)
+    return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 @dataclass(frozen=True, eq=False)
