@@ -32,7 +32,7 @@ def uniform_encoder(task: Task):
 
     def encode(images: Tensor, ids: Tensor) -> Tensor:
         p = images.float() / 255
-        return (torch.rand(task.T, *p.shape) < p).float()
+        return (torch.rand(task.T, *p.shape, device=p.device) < p).float()
 
     return encode
 

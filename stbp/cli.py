@@ -227,7 +227,7 @@ def bench(
     sweep: Annotated[
         bool, tyro.conf.arg(help="Vary steps, batch, neurons and density instead of the main run.")
     ] = False,
-    device: Annotated[str, tyro.conf.arg(help="Only cpu so far.")] = "cpu",
+    device: Annotated[str, tyro.conf.arg(help="cpu or cuda: what is measured differs.")] = "cpu",
     rounds: Annotated[int, tyro.conf.arg(help="Turns of each subject; median and quartiles are over them.")] = 15,
     threads: int = 2,
     networks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK...", help="Others than the default.")] = (),
@@ -245,7 +245,7 @@ def bench(
         device=device,
         rounds=rounds,
         threads=threads,
-        networks=networks or benchmark.NETWORKS,
+        networks=networks,
         data=data,
         out=out,
     )
@@ -253,6 +253,8 @@ def bench(
         print(benchmark.dumps(result))
     elif sweep:
         table.show_sweep(result, Console(highlight=False))
+    elif "neurons" in result:
+        table.show_gpu(result, Console(highlight=False))
     else:
         table.show(result, Console(highlight=False))
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 import stbp
 from stbp import bench
-from stbp.bench import equality, memory, picture, sweeping, table, timing
+from stbp.bench import equality, gpu, memory, picture, sweeping, table, timing
 from stbp.bench.subject import ENTRIES, OURS, Entry, Task, TorchSubject, ours, ours_dense, stages
 from stbp.bench.work import on_grid, synthetic_source, trained
 
@@ -105,7 +105,8 @@ def test_what_is_timed_does_not_move_the_weights(weights):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cuda"}, "device must be cpu"),
+        ({"device": "tpu"}, "device must be auto, cpu or cuda"),
+        ({"device": "cuda", "sweep": True}, "sweep runs on the cpu alone"),
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"threads": 0}, "threads must be at least 1"),
         ({"density": 0.0}, r"density must lie in \(0, 1\]"),
@@ -249,3 +250,37 @@ def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path, weights, mon
     assert 0 <= found < 100
     with pytest.raises(RuntimeError, match="memory of nobody failed"):
         memory.measure(tmp_path, "nobody")
+
+
+def test_the_benchmark_of_a_gpu_measures_steps_and_neurons(monkeypatch: pytest.MonkeyPatch):
+    """All of it but what only a GPU has: the graph and its memory."""
+    monkeypatch.setattr(gpu, "NEURONS", ((6,), (2, 3, 3)))
+    monkeypatch.setattr(gpu, "STEPS", (2,))
+    here = torch.device("cpu")
+    found = gpu.measure(TASK, SOURCE, ENTRIES, 3, here, lambda text: None)
+    assert [row["equality"]["verdict"] for row in found["subjects"].values()] == ["equal", "equal"]
+    assert all(row["step"]["rounds"] == 3 for row in found["subjects"].values())
+    neurons = gpu.neurons(3, here, elements=100)
+    assert [row["shape"] for row in neurons] == [[2, 8, 6], [2, 2, 2, 3, 3]]
+    for row in neurons:
+        for name in ("forward", "backward"):
+            speed = row["copy"]["median"] / row[name]["median"] * 12 / 8
+            assert row["share_of_copy"][name] == pytest.approx(speed)
+    console = Console(width=200, record=True)
+    result = {"networks": {"20-12-4": found}, "neurons": neurons, "device": "a", "date": "b", "method": gpu.METHOD}
+    table.show_gpu(result, console)
+    shown = console.export_text()
+    assert "2 x 8 x 6" in shown
+    assert "equal" in shown
+
+
+def test_batches_on_a_device_go_round(monkeypatch: pytest.MonkeyPatch):
+    batches, subject, seen = gpu.Batches(SOURCE, TASK, torch.device("cpu")), ours(TASK), []
+    subject.start(trained(TASK, SOURCE, steps=1), 0.0)
+    encode = subject.encode
+    monkeypatch.setattr(subject, "encode", lambda *batch: seen.append(batch[2].tolist()) or encode(*batch))
+    for _ in range(11):
+        batches.step(subject)
+    assert seen[0] == SOURCE.ids(0, 5).tolist()
+    assert seen[9] == SOURCE.ids(9, 5).tolist()
+    assert seen[10] == seen[0]

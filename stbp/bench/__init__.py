@@ -23,6 +23,7 @@ from stbp.bench import memory, timing
 from stbp.bench.equality import Reference, paths_of
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, Weights, ours_in_training
 from stbp.bench.work import WARM_STEPS, Source, folder, images_source, mnist, synthetic_source, trained
+from stbp.evaluation import device_called
 from stbp.files import write_json
 from stbp.ops import native
 
@@ -78,7 +79,7 @@ def main(
     device: str = "cpu",
     rounds: int = 15,
     threads: int = 2,
-    networks: Sequence[str] = NETWORKS,
+    networks: Sequence[str] = (),
     density: float = 0.02,
     data: str | Path | None = None,
     out: Path = Path("bench"),
@@ -89,18 +90,29 @@ def main(
     """Run the benchmark (or the sweep), write its JSON and its picture into `out`, and return what the JSON holds.
 
     Args:
+        device: cpu, cuda (`stbp.bench.gpu`; of the other arguments T, batch and rounds count), or auto.
+        networks: others than the device's own.
         density: of the synthetic input of networks that do not take MNIST's 784 pixels.
         data: folder that holds data sets, as in training.
 
     Raises:
         ValueError: an argument out of its range, no checkout for the peers, or a kernel of ours that is not equal.
     """
-    if device != "cpu":
-        raise ValueError(f"device must be cpu: there are no kernels for another one yet; got {device!r}")
+    if device == "cuda" and sweep:
+        raise ValueError("sweep runs on the cpu alone; leave device away")
+    where = device_called(device)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1; got {rounds}")
     timing.set_threads(threads)
     home, subjects = folder(out), entries(peers)
+    if where.type == "cuda":
+        from stbp.bench import gpu
+
+        found = gpu.run(subjects, rounds, data, where, networks or gpu.NETWORKS, T, batch, tell)
+        result = {**describe(subjects, rounds), **found}
+        write_json(home / "cuda.json", {key: value for key, value in result.items() if key != "begun"})
+        return result
+    networks = networks or NETWORKS
     if sweep:
         from stbp.bench import sweeping
 
@@ -115,10 +127,10 @@ def main(
         result["networks"][network] = measure(task, source, subjects, rounds, on_mnist, tell)
         result["openmp_runtimes"] = [Path(file).name for file in native.openmp_runtimes()]
         result["seconds"] = round(time.perf_counter() - begun, 1)
-        write_json(home / f"{device}.json", result)  # after every network: the next may take minutes
+        write_json(home / "cpu.json", result)  # after every network: the next may take minutes
     from stbp.bench import picture
 
-    picture.draw(result, home / f"{device}.png")
+    picture.draw(result, home / "cpu.png")
     return result
 
 

@@ -45,6 +45,35 @@ def show_sweep(result: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def show_gpu(result: dict[str, Any], console: Console) -> None:
+    """Steps end to end on a GPU, then the neurons alone as a share of the speed of the memory."""
+    for network, found in result["networks"].items():
+        table = Table(
+            "", "step, ms", "quartiles", "memory, MiB", "against the reference", box=None, padding=(0, 2, 0, 0)
+        )
+        for name, row in found["subjects"].items():
+            if row["status"] != "timed":
+                table.add_row(name, row["status"])
+                continue
+            step, memory = row["step"], row.get("memory_mib")
+            quartiles = f"{1000 * step['lower']:.2f} to {1000 * step['upper']:.2f}"
+            verdict = row.get("equality", {}).get("verdict", "")
+            table.add_row(name, f"{1000 * step['median']:.2f}", quartiles, _number(memory, 1.0), escape(verdict))
+        console.print(f"[bold]{network}, T = {found['task']['T']}, batch {found['task']['batch']}[/bold]", table)
+    table = Table(
+        "currents", "forward, ms", "of a copy's speed", "backward, ms", "of it", box=None, padding=(0, 2, 0, 0)
+    )
+    for row in result["neurons"]:
+        cells = []
+        for name in ("forward", "backward"):
+            cells += [f"{1000 * row[name]['median']:.3f}", f"{100 * row['share_of_copy'][name]:.0f} %"]
+        table.add_row(" x ".join(map(str, row["shape"])), *cells)
+    console.print(table)
+    console.print(f"{result['device']}, {result['date']}")
+    for name, text in result["method"].items():
+        console.print(f"[bold]{name}[/bold]: {escape(text)}")
+
+
 def _table(network: str, found: dict[str, Any]) -> Table:
     task = found["task"]
     table = Table(

@@ -72,7 +72,7 @@ def bernoulli(image: Tensor, T: int, seed: int, epoch: int | Tensor, sample: Ten
     (B, N), image = image.shape, image.contiguous()
     bits = image.new_empty((T, B, (N + 7) // 8), dtype=torch.uint8)
     if bits.numel():
-        when = epoch if isinstance(epoch, Tensor) else torch.tensor([epoch], device=image.device)
+        when = epoch if isinstance(epoch, Tensor) else sample.new_full((1,), epoch)
         _bernoulli[(B * triton.cdiv(N, _BLOCK),)](
             image, _levels(image.device), sample.contiguous(), when, bits, T, B, N, seed,
             BYTES=image.dtype == torch.uint8, BLOCK=_BLOCK,

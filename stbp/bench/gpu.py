@@ -1,0 +1,227 @@
+"""`stbp bench --device cuda`: training steps end to end, and the neurons alone against the speed of the memory."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stbp import ops
+from stbp.bench import timing
+from stbp.bench.equality import Reference
+from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, ours_in_training
+from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, trained
+from stbp.ops.spikes import Spikes
+
+NETWORKS = ("784-800-10", "28x28-15C5-P2-40C5-P2-300-10")
+NEURONS = ((16384,), (128, 64, 64))  # a wide layer, maps of a convolution
+STEPS = (4, 32, 128)
+ELEMENTS = 1 << 27  # spikes of a layer over its window, at most: half a GiB of currents
+MEMORY_STEPS = 3
+
+METHOD = {
+    "step": "end to end, from uint8 images and labels on the device: encoding by each library's own encoder, forward, "
+    "loss, backward, optimiser; the device is waited for before and after a turn; learning rate 0, weights after "
+    f"{WARM_STEPS} steps of our own training",
+    "recorded": "the same step of ours, encoder and optimiser included, replayed as one CUDA graph",
+    "memory": f"most memory allocated at once by {MEMORY_STEPS} steps, above what was before the network was made",
+    "neurons": "forward and backward of the neurons alone; bytes are those of currents, potentials, spikes and "
+    "gradients, 12 for each pass, step and neuron; the copy moves 8 for each element",
+}
+
+
+class OnDevice:
+    """A subject moved to a device. Ours gets its spikes packed, as its encoder makes them."""
+
+    def __init__(self, subject: TorchSubject, device: torch.device, packs: bool):
+        self.subject, self.device, self.packs = subject, device, packs
+        subject.module.to(device)
+
+    def start(self, weights: Weights, learning_rate: float) -> None:
+        self.subject.start(weights, learning_rate)
+
+    def place(self, x: Tensor, y: Tensor) -> tuple[Any, Tensor]:
+        return (Spikes.pack(x).to(self.device) if self.packs else x.to(self.device)), y.to(self.device)
+
+    def step(self, x: Any, y: Tensor) -> None:
+        self.subject.step(x, y)
+
+    def infer(self, x: Any) -> None:
+        self.subject.infer(x)
+
+    def look(self, x: Any, y: Tensor) -> tuple[Tensor, list[Tensor]]:
+        o, gradients = self.subject.look(x, y)
+        return o.cpu(), [gradient.cpu() for gradient in gradients]
+
+    def encode(self, images: Tensor, labels: Tensor, ids: Tensor) -> tuple[Any, Tensor]:
+        return self.subject.encode(images, labels, ids)
+
+
+class Batches:
+    """Images on a device, and steps of a subject on them, each from the next of them."""
+
+    def __init__(self, source: Source, task: Task, device: torch.device):
+        ids = torch.cat([source.ids(step, task.batch) for step in range(10)])
+        self.images = source.images[ids].view(-1, *task.shape).to(device)
+        self.labels, self.ids = source.labels[ids].to(device), ids.to(device)
+        self.batch, self.at = task.batch, 0
+
+    def step(self, subject: Subject) -> None:
+        part = slice(self.at, self.at + self.batch)
+        self.at = part.stop if part.stop + self.batch <= len(self.ids) else 0
+        subject.step(*subject.encode(self.images[part], self.labels[part], self.ids[part]))
+
+
+def recorded(subject: OnDevice, batches: Batches, weights: Weights) -> Callable[[], None]:
+    """A step of ours as one CUDA graph, on one batch."""
+    subject.start(weights, 0.0)
+    subject.subject.optimizer = torch.optim.Adam(subject.subject.parameters, lr=0.0, fused=True, capturable=True)
+
+    def step() -> None:
+        batches.at = 0
+        batches.step(subject)
+
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _waited(action: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    def waited() -> None:
+        action()
+        wait(device)
+
+    return waited
+
+
+def measure(
+    task: Task,
+    source: Source,
+    subjects: Sequence[Entry],
+    rounds: int,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> dict[str, Any]:
+    """Everything about one network: a row for every subject."""
+    weights = trained(task, source)
+    x, y = source.spikes(WARM_STEPS, task)
+    reference, batches = Reference(task, weights, x, y), Batches(source, task, device)
+    rows: dict[str, dict[str, Any]] = {}
+    actions: dict[str, Callable[[], None]] = {}
+    for entry in subjects:
+        row = rows[entry.name] = {"kind": entry.kind, "compiled": entry.compiled, "note": entry.note}
+        if not entry.installed or entry.package == "spyx":
+            row["status"] = "not installed" if not entry.installed else "left out: XLA has its own GPU build"
+            continue
+        tell(f"{task.network}: {entry.name}")
+        place = functools.partial(_place, entry, device)
+        before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+        subject = place(task)
+        if entry.kind != "bound":
+            equality = reference.compare(dataclasses.replace(entry, build=place), subject)
+            row["equality"] = {"verdict": equality.verdict(entry.note), **dataclasses.asdict(equality)}
+        subject.start(weights, 0.0)
+        step = functools.partial(batches.step, subject)
+        row["memory_mib"] = _memory(step, device, before)
+        actions[entry.name] = _waited(step, device)
+        if entry.name == OURS and device.type == "cuda":
+            rows[f"{OURS}, recorded"] = {"kind": "ours", "compiled": True, "note": "one CUDA graph a step"}
+            actions[f"{OURS}, recorded"] = _waited(
+                recorded(place(task), Batches(source, task, device), weights), device
+            )
+    expected = {name: timing.warm_up(action)[1] for name, action in actions.items()}
+    for name, found in timing.interleave(actions, expected, rounds, [], tell).items():
+        rows[name] |= {"status": "timed", "step": dataclasses.asdict(found)}
+    return {"task": dataclasses.asdict(task), "input": source.words, "subjects": rows}
+
+
+def _place(entry: Entry, device: torch.device, task: Task) -> OnDevice:
+    subject = ours_in_training(task) if entry.kind == "ours" else entry.build(task)
+    assert isinstance(subject, TorchSubject)
+    return OnDevice(subject, device, packs=entry.kind in ("ours", "dense"))
+
+
+def _memory(step: Callable[[], None], device: torch.device, before: int) -> float | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    for _ in range(MEMORY_STEPS):
+        step()
+    wait(device)
+    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+
+
+def neurons(rounds: int, device: torch.device, elements: int = ELEMENTS) -> list[dict[str, Any]]:
+    """The neurons alone, forward and backward, and how fast the memory is when a tensor of that size is copied."""
+    rows = []
+    for shape in NEURONS:
+        for T in STEPS:
+            size = T * torch.Size(shape).numel()
+            x = torch.rand(T, max(1, elements // size), *shape, device=device).requires_grad_()
+            copy, grad = torch.empty_like(x), torch.rand_like(x)
+            o = ops.lif(x)
+
+            def forward(x: Tensor = x) -> None:
+                ops.lif(x)
+
+            def backward(o: Tensor = o, x: Tensor = x, grad: Tensor = grad) -> None:
+                torch.autograd.grad(o, x, grad, retain_graph=True)
+
+            def plain(copy: Tensor = copy, x: Tensor = x) -> None:
+                copy.copy_(x.detach())
+
+            actions = {"forward": forward, "backward": backward, "copy": plain}
+            waited = {name: _waited(action, device) for name, action in actions.items()}
+            expected = {name: timing.warm_up(action)[1] for name, action in waited.items()}
+            spreads = timing.interleave(waited, expected, rounds)
+            moved = {"forward": 12 * x.numel(), "backward": 12 * x.numel(), "copy": 8 * x.numel()}
+            speed = {name: moved[name] / found.median for name, found in spreads.items()}
+            rows.append(
+                {
+                    "shape": list(x.shape),
+                    **{name: dataclasses.asdict(found) for name, found in spreads.items()},
+                    "share_of_copy": {name: speed[name] / speed["copy"] for name in ("forward", "backward")},
+                    "copy_bytes_per_second": speed["copy"],
+                }
+            )
+    return rows
+
+
+def run(
+    subjects: Sequence[Entry],
+    rounds: int,
+    data: str | Path | None,
+    device: torch.device,
+    networks: Sequence[str],
+    T: int,
+    batch: int,
+    tell: Callable[[str], None],
+    elements: int = ELEMENTS,
+) -> dict[str, Any]:
+    """All networks, which must take MNIST's pixels, and the neurons alone."""
+    source = images_source(mnist(data), "MNIST")
+    found: dict[str, Any] = {"method": METHOD, "device": _name(device), "networks": {}}
+    for network in networks:
+        found["networks"][network] = measure(Task(network, T, batch), source, subjects, rounds, device, tell)
+    tell("neurons alone")
+    return found | {"neurons": neurons(rounds, device, elements)}
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
