@@ -1,7 +1,7 @@
 """Compile the Triton kernels for a GPU that need not be there, with the arguments of real calls.
 
-The interpreter takes programs that the compiler refuses. Nothing is launched; prints each kernel, and whether its
-machine code uses the tensor cores.
+The interpreter takes programs that the compiler refuses. Nothing is launched; prints for each call the kernel, whether
+its machine code uses the tensor cores, and which compilation it is; at the end those of the neurons for several shapes.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ def _only_compile() -> None:
     def compiled(self: JITFunction, *args: Any, grid: Any, warmup: bool = False, **options: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         tensor_cores = "tensor cores" if "wgmma" in kernel.asm["ptx"] else "no tensor cores"
-        print(f"{self.fn.__module__}.{self.fn.__name__}: {tensor_cores}")
+        print(f"{self.fn.__module__}.{self.fn.__name__}: {tensor_cores}: {kernel.hash}")
         return kernel
 
     JITFunction.run = compiled
@@ -66,6 +66,12 @@ def main() -> None:
     for text, shape in (("784-800-10", (30, 4, 784)), ("28x28-15C5-P2-300-10", (30, 2, 1, 28, 28))):
         x = Spikes(torch.zeros((*shape[:2], 98), dtype=torch.uint8), shape)
         nn.build(text)(x).sum().backward()
+    print("shapes")
+    for T, B, N in ((1, 1, 7), (3, 2, 33), (50, 40, 129), (128, 1, 1000)):
+        ops.lif(torch.zeros(T, B, N))
+    print("whole vectors")
+    for T, B, N in ((1, 1, 16), (3, 2, 32), (50, 40, 128)):
+        ops.lif(torch.zeros(T, B, N))
 
 
 if __name__ == "__main__":

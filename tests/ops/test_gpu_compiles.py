@@ -10,18 +10,25 @@ import pytest
 pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
 
 
-def test_the_compiler_takes_every_kernel(tmp_path: Path):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What `compile_gpu.py` prints."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.ops.compile_gpu"],
         cwd=Path(__file__).parents[2],
-        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},  # compiled anew, whatever was compiled before
+        # compiled anew, whatever was compiled before
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton"))},
         capture_output=True,
         text=True,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    kernels = dict(line.split(": ") for line in done.stdout.splitlines())
+    return done.stdout.splitlines()
+
+
+def test_the_compiler_takes_every_kernel(compiled):
+    kernels = dict(line.split(": ")[:2] for line in compiled[: compiled.index("shapes")])
     assert kernels == {
         "stbp.ops.lif.gpu._forward": "no tensor cores",
         "stbp.ops.lif.gpu._backward": "no tensor cores",
@@ -30,3 +37,11 @@ def test_the_compiler_takes_every_kernel(tmp_path: Path):
         "stbp.ops.conv2d.gpu._forward": "tensor cores",
         "stbp.ops.conv2d.gpu._weight_gradient": "tensor cores",
     }
+
+
+def test_neurons_are_not_compiled_anew_for_each_shape(compiled):
+    """Only whether a row of neurons is whole vectors is compiled in."""
+    first, second = compiled.index("shapes"), compiled.index("whole vectors")
+    for lines, calls in ((compiled[first + 1 : second], 4), (compiled[second + 1 :], 3)):
+        assert len(lines) == calls
+        assert len({line.rpartition(": ")[2] for line in lines}) == 1
