@@ -80,7 +80,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
             stage = _synapse(module, size, flat, pool, first=not chain.stages)
             stage = stage and stage._replace(layer=first + index)
             parameters = [p for p in (module.weight, module.bias) if p is not None]
-            if stage is None or not paths.fused(*parameters):
+            if stage is None or not paths.fused(*parameters, others=(x.bits if isinstance(x, Spikes) else x,)):
                 break
         else:
             break

@@ -4,7 +4,8 @@ Nothing in it asks the host. The images lie on the device, and what changes from
 rate, weight of the average) stands in tables that the step reads at the place where a counter on the device points.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -88,7 +89,9 @@ class StepGraph:
     def _record(self) -> Callable[[], object]:
         """Rehearse a step, so that kernels are compiled and libraries have their memory; undo it; record it."""
         before = [tensor.clone() for tensor in self.state()]
-        self.rows = torch.zeros(len(self.order), len(self._learn()), device=self.order.device)
+        with beside(self.order.device):
+            columns = len(self._learn())
+        self.rows = torch.zeros(len(self.order), columns, device=self.order.device)
         for tensor, value in zip(self.state(), before, strict=True):
             tensor.data.copy_(value)
         if not self.order.is_cuda:  # by Triton's interpreter, in tests
@@ -110,6 +113,19 @@ class StepGraph:
         bits = _encode(images.flatten(1), e, self.epoch, ids)
         x = Spikes(bits, (e.T, *images.shape))
         return self.learn(x, self.labels.index_select(0, ids), self.blends.index_select(0, self.counter)[0])
+
+
+@contextlib.contextmanager
+def beside(device: torch.device) -> Iterator[None]:
+    """On a stream of its own, which waits for the current one and is waited for: where a recording is rehearsed."""
+    if device.type != "cuda":
+        yield
+        return
+    here, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+    stream.wait_stream(here)
+    with torch.cuda.stream(stream):
+        yield
+    here.wait_stream(stream)
 
 
 def _encode(images: Tensor, experiment: Experiment, epoch: Tensor, ids: Tensor) -> Tensor:

@@ -108,10 +108,10 @@ def main(
     if where.type == "cuda":
         from stbp.bench import gpu
 
-        found = gpu.run(subjects, rounds, data, where, networks or gpu.NETWORKS, T, batch, tell)
-        result = {**describe(subjects, rounds), **found}
-        write_json(home / "cuda.json", {key: value for key, value in result.items() if key != "begun"})
-        return result
+        known = describe(subjects, rounds)
+        known.pop("begun")
+        keep = lambda found: write_json(home / "cuda.json", known | found)  # noqa: E731
+        return known | gpu.run(subjects, rounds, data, where, networks or gpu.NETWORKS, T, batch, tell, keep)
     networks = networks or NETWORKS
     if sweep:
         from stbp.bench import sweeping

@@ -4,6 +4,10 @@ Triton is needed to import this file; `paths.triton` says whether an operator ma
 before the first import, the same kernels run on the CPU: slow, for tests.
 """
 
+import contextlib
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
@@ -16,12 +20,17 @@ NONE, POTENTIALS, BITS = (tl.constexpr(i) for i in range(3))  # what the neurons
 ROUNDED_TWICE = {"enable_fp_fusion": False}
 
 
+def on(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
+    """Launch where the tensor is: Triton takes the current device."""
+    return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
+
+
 @triton.jit
 def slope(v, width, SURROGATE: tl.constexpr):
     """The surrogate h(v) at v = u - threshold: `ops.surrogate`."""
     v = tl.abs(v)
     if SURROGATE == RECTANGLE:
-        h = tl.where(v < width / 2, 1 / width, 0.0)
+        h = tl.where(v < 0.5 * width, 1 / width, 0.0)
     elif SURROGATE == POLYNOMIAL:
         h = tl.maximum(1 / width - v / (width * width), 0.0)
     elif SURROGATE == SIGMOID:

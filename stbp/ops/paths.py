@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -34,14 +34,22 @@ _interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
 
 
 @contextmanager
+def _within(variable: ContextVar[Any], value: Any) -> Iterator[None]:
+    """Set it here and in the backward passes called inside, which for CUDA tensors have threads of their own."""
+    token = variable.set(value)
+    try:
+        with torch.autograd.set_multithreading_enabled(False):
+            yield
+    finally:
+        variable.reset(token)
+
+
+@contextmanager
 def watch() -> Iterator[list[Path]]:
     """Collect the paths of all operators that run inside."""
     seen: list[Path] = []
-    token = _seen.set(seen)
-    try:
+    with _within(_seen, seen):
         yield seen
-    finally:
-        _seen.reset(token)
 
 
 def watched() -> bool:
@@ -59,31 +67,22 @@ def note(operator: str, step: str, kernel: str, density: float = float("nan")) -
 @contextmanager
 def reference_only() -> Iterator[None]:
     """Inside, every operator is the PyTorch reference, whatever kernels there are."""
-    token = _reference.set(True)
-    try:
+    with _within(_reference, True):
         yield
-    finally:
-        _reference.reset(token)
 
 
 @contextmanager
 def no_skip() -> Iterator[None]:
     """Inside, the backward pass treats samples whose gradient is zero like all others: same result, more time."""
-    token = _skip.set(False)
-    try:
+    with _within(_skip, False):
         yield
-    finally:
-        _skip.reset(token)
 
 
 @contextmanager
 def products(how: str) -> Iterator[None]:
     """Inside, GPUs multiply weights and spikes by `split` (bfloat16 parts, exact), `float32` or `tf32`: to compare."""
-    token = _product.set(how)
-    try:
+    with _within(_product, how):
         yield
-    finally:
-        _product.reset(token)
 
 
 def product() -> str:
@@ -122,11 +121,8 @@ def interpreted() -> Iterator[None]:
 
     if not gpu.INTERPRETED:
         raise RuntimeError("set TRITON_INTERPRET=1 in the environment before anything imports the kernels")
-    token = _interpreted.set(True)
-    try:
+    with _within(_interpreted, True):
         yield
-    finally:
-        _interpreted.reset(token)
 
 
 def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:

@@ -12,6 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[
 from stbp import Spikes, nn, ops
 from stbp.ops import State, gpu, paths
 from stbp.ops.conv2d import gpu as synapse
+from stbp.ops.encode.reference import ENCODE, philox
 from stbp.ops.lif import gpu as lif_gpu
 from stbp.ops.lif.reference import GateName, gates
 from stbp.ops.pool.gpu import counts
@@ -88,8 +89,16 @@ def test_lif_fires_exactly_at_the_threshold():
     assert ops.lif(x, threshold=0.5).flatten().tolist() == [1, 0, 1]
 
 
-def test_lif_takes_currents_and_gradients_in_any_memory_order(nan_filled_memory):
-    x = random(40, 3, 6).permute(2, 1, 0)[:, :, ::2].detach().requires_grad_()
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda: random(40, 3, 6).permute(2, 1, 0)[:, :, ::2],
+        lambda: random(6, 2, 3, 20)[:, 1],
+        lambda: random(1, 3, 20).expand(6, 3, 20),
+    ],
+)
+def test_lif_takes_currents_and_gradients_in_any_memory_order(view, nan_filled_memory):
+    x = view().detach().requires_grad_()
     weight = random(1, 1, 1).expand(6, 3, 20)
     o = ops.lif(x)
     o.backward(weight)
@@ -143,6 +152,15 @@ def test_the_encoder_draws_the_same_spikes_as_on_a_cpu(size, whole, seed, epoch)
     with paths.reference_only():
         want = ops.bernoulli(image, T, seed, epoch, sample)
     assert torch.equal(got.bits.cpu(), want.bits)
+
+
+def test_a_pixel_fires_below_its_probability_not_at_it():
+    sample = torch.tensor([5, 9])
+    words = philox((torch.arange(40)[None], torch.zeros(1, 1).long(), sample[:, None], torch.tensor(3)), (7, ENCODE))
+    image = (words[0] >> 8) / 2**24  # just what is drawn in the first step
+    got = ops.bernoulli(image.to(DEVICE), 4, 7, 3, sample.to(DEVICE)).dense()
+    assert got[0].sum() == 0
+    assert got[1:].sum() > 0
 
 
 # --- synapses ----------------------------------------------------------------------------------------------------

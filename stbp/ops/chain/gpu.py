@@ -140,9 +140,10 @@ def backward(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of x (where it is a current) and the parameters, each an empty tensor where `needs` says so."""
-    grads = [t.new_zeros(t.shape if need else 0) for t, need in zip((x, *parameters), needs, strict=True)]
+    tensors = zip((x, *parameters), needs, strict=True)
+    grads = [torch.empty(t.shape if need else 0, dtype=torch.float32, device=grad.device) for t, need in tensors]
     if not grad.numel():
-        return grads
+        return [g.zero_() for g in grads]
     T, B = x.shape[:2]
     layers = list(_layers(x, saved, stages, parameters, neurons, True))
     place = len(grads)  # of a stage's parameters, from the last one

@@ -214,7 +214,7 @@ def _run_back(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     x, window, rest, *parameters = saved
-    if paths.triton(x, *parameters):
+    if x.is_cuda or paths.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
         return gpu.backward(grad, x, window, parameters, stages, neurons, needs)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stbp.ops import paths
 from stbp.ops.conv2d.reference import exact_convolutions
-from stbp.ops.gpu import INTERPRETED, product
+from stbp.ops.gpu import INTERPRETED, ROUNDED_TWICE, on, product
 from stbp.ops.pool.gpu import counts
 
 PRODUCTS = ("split", "float32", "tf32")
@@ -149,11 +149,12 @@ def forward(seen: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
     weight = weight.contiguous()
     columns = min(_MAPS, max(16, triton.next_power_of_2(M)))
     if rows:
-        _forward[(triton.cdiv(rows, _ROWS) * triton.cdiv(M, columns),)](
-            seen, weight, weight if bias is None else bias.contiguous(), out, rows, taps, M, *geometry, scale,
-            MAPS=geometry.maps, BIAS=bias is not None, HOW=_how(), INTERPRET=INTERPRETED,
-            ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS,
-        )  # fmt: skip
+        with on(seen):
+            _forward[(triton.cdiv(rows, _ROWS) * triton.cdiv(M, columns),)](
+                seen, weight, weight if bias is None else bias.contiguous(), out, rows, taps, M, *geometry, scale,
+                MAPS=geometry.maps, BIAS=bias is not None, HOW=_how(), INTERPRET=INTERPRETED,
+                ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS, **ROUNDED_TWICE,
+            )  # fmt: skip
     return out
 
 
@@ -167,11 +168,12 @@ def weight_gradient(seen: Tensor, eps: Tensor, shape: tuple[int, ...], geometry:
     share = triton.cdiv(triton.cdiv(rows, shares), _ROWS) * _ROWS
     out = eps.new_zeros((shares, *shape)) if not rows else eps.new_empty((shares, *shape))
     if rows:
-        _weight_gradient[(tiles * shares,)](
-            seen, eps, out, rows, taps, M, *geometry, share, scale,
-            MAPS=geometry.maps, HOW=_how(), INTERPRET=INTERPRETED,
-            ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS,
-        )  # fmt: skip
+        with on(seen):
+            _weight_gradient[(tiles * shares,)](
+                seen, eps, out, rows, taps, M, *geometry, share, scale,
+                MAPS=geometry.maps, HOW=_how(), INTERPRET=INTERPRETED,
+                ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS, **ROUNDED_TWICE,
+            )  # fmt: skip
     return out[0] if shares == 1 else out.sum(0)
 
 

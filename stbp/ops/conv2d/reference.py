@@ -1,6 +1,7 @@
 """The convolutional synapse over a window: all T*B frames are one convolution."""
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,9 +14,18 @@ FRAMES = 32
 
 def exact_convolutions(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     """On a GPU cuDNN would round float32 to TF32, and sum in an order that changes from call to call."""
-    if not x.is_cuda:
-        return contextlib.nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    return _ieee() if x.is_cuda else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _ieee() -> Iterator[None]:
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark
+    cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = "ieee", True, False
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision, cudnn.deterministic, cudnn.benchmark = before
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stbp.ops.encode.reference import ENCODE
+from stbp.ops.gpu import ROUNDED_TWICE, on
 
 ENCODED = tl.constexpr(ENCODE)
 _BLOCK = 256
@@ -73,8 +74,9 @@ def bernoulli(image: Tensor, T: int, seed: int, epoch: int | Tensor, sample: Ten
     bits = image.new_empty((T, B, (N + 7) // 8), dtype=torch.uint8)
     if bits.numel():
         when = epoch if isinstance(epoch, Tensor) else sample.new_full((1,), epoch)
-        _bernoulli[(B * triton.cdiv(N, _BLOCK),)](
-            image, _levels(image.device), sample.contiguous(), when, bits, T, B, N, seed,
-            BYTES=image.dtype == torch.uint8, BLOCK=_BLOCK,
-        )  # fmt: skip
+        with on(image):
+            _bernoulli[(B * triton.cdiv(N, _BLOCK),)](
+                image, _levels(image.device), sample.contiguous(), when, bits, T, B, N, seed,
+                BYTES=image.dtype == torch.uint8, BLOCK=_BLOCK, **ROUNDED_TWICE,
+            )  # fmt: skip
     return bits

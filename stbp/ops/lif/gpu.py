@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, slope
+from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, slope
 from stbp.ops.surrogate import Surrogate
 
 CURVES = get_args(Surrogate)
@@ -58,7 +58,7 @@ def _forward(
         if KEEP == BITS:
             bit = t % 32
             fired_word |= fired.to(tl.int32) << bit
-            inside_word |= (tl.abs(u - threshold) < width / 2).to(tl.int32) << bit
+            inside_word |= (tl.abs(u - threshold) < 0.5 * width).to(tl.int32) << bit
             if (bit == 31) | (t == T - 1):
                 tl.store(fired_words + t // 32 * row + at, fired_word, there)
                 tl.store(inside_words + t // 32 * row + at, inside_word, there)
@@ -188,11 +188,12 @@ def launch_forward(
     grid, block = _grid(B, N)
     first, second = saved[:2] if keep == BITS.value and saved is not None else (x, x)
     us = saved if keep == POTENTIALS.value else x
-    _forward[grid](
-        x, *(state or (x, x)), x if o is None else o, x if bits is None else bits, us, first, second,
-        x if u_last is None else u_last, T, B, N, *strides, *neuron,
-        KEEP=keep, PACK=bits is not None, STATE=state is not None, BLOCK=block, **ROUNDED_TWICE,
-    )  # fmt: skip
+    with on(x):
+        _forward[grid](
+            x, *(state or (x, x)), x if o is None else o, x if bits is None else bits, us, first, second,
+            x if u_last is None else u_last, T, B, N, *strides, *neuron,
+            KEEP=keep, PACK=bits is not None, STATE=state is not None, BLOCK=block, **ROUNDED_TWICE,
+        )  # fmt: skip
 
 
 def launch_backward(
@@ -219,13 +220,14 @@ def launch_backward(
     grid, block = _grid(B, N)
     bits = saved.dtype == torch.int32
     k, H, W = pooled
-    _backward[grid](
-        grad_o, state[0] if state else saved, saved, *(saved[:2] if bits else (saved, saved)),
-        *(state[1:] if state else (saved, saved)), grad_x, *(state_grads or (saved, saved)),
-        T, B, N, *strides, H, W, H // k, W // k, *neuron,
-        KEEP=(BITS if bits else POTENTIALS).value, STATE=state is not None, SURROGATE=CURVES.index(surrogate),
-        POOL=k, BLOCK=block, **ROUNDED_TWICE,
-    )  # fmt: skip
+    with on(grad_o):
+        _backward[grid](
+            grad_o, state[0] if state else saved, saved, *(saved[:2] if bits else (saved, saved)),
+            *(state[1:] if state else (saved, saved)), grad_x, *(state_grads or (saved, saved)),
+            T, B, N, *strides, H, W, H // k, W // k, *neuron,
+            KEEP=(BITS if bits else POTENTIALS).value, STATE=state is not None, SURROGATE=CURVES.index(surrogate),
+            POOL=k, BLOCK=block, **ROUNDED_TWICE,
+        )  # fmt: skip
 
 
 def _flat(x: Tensor) -> tuple[Tensor, Strides]:

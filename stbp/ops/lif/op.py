@@ -107,7 +107,7 @@ def _lif_backward(
     if paths.compiled(grad_o, saved):
         neuron = Neuron.of(gate[:2], gate, threshold, surrogate, width)
         return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
-    if paths.triton(grad_o, grad_u):
+    if paths.triton(grad_o, grad_u) or saved.dtype == torch.int32:  # bits: what the GPU's forward pass kept
         from stbp.ops.lif import gpu
 
         paths.note("lif", "input", "triton")

@@ -4,6 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stbp.ops.gpu import ROUNDED_TWICE, on
+
 _BLOCK = 1024
 
 
@@ -21,8 +23,8 @@ def _count(bits, counts, N, C, H, W, POOL: tl.constexpr, BLOCK: tl.constexpr):
         corner = (n // (height * width) * H + n // width % height * POOL) * W + n % width * POOL
     bits += frame * tl.cdiv(N, 8)
     count = tl.zeros((BLOCK,), tl.int32)
-    for y in tl.static_range(POOL):
-        for x in tl.static_range(POOL):
+    for y in range(POOL):
+        for x in range(POOL):
             at = corner + y * W + x
             count += (tl.load(bits + at // 8, there, 0).to(tl.int32) >> (at % 8)) & 1
     tl.store(counts + frame * areas + n, count.to(tl.uint8), there)
@@ -42,5 +44,6 @@ def counts(bits: Tensor, size: tuple[int, int, int], pool: int) -> Tensor:
     found = bits.new_empty((frames, C, H // pool, W // pool))
     if found.numel():
         programs = frames * triton.cdiv(found[0].numel(), _BLOCK)
-        _count[(programs,)](bits, found, C * H * W, C, H, W, POOL=pool, BLOCK=_BLOCK)
+        with on(bits):
+            _count[(programs,)](bits, found, C * H * W, C, H, W, POOL=pool, BLOCK=_BLOCK, **ROUNDED_TWICE)
     return found
