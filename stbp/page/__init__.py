@@ -164,12 +164,13 @@ def _own_lines(results: Sequence[Result]) -> list[tuple[Experiment, Result]]:
 
 
 def _headlines(results: Sequence[Result]) -> list[tuple[str, content.Line, content.Measured]]:
-    """The rows of STBP itself that have a result with our settings, from the paper's data."""
+    """The rows of STBP itself that have a result of whole runs with our settings, from the paper's data."""
     found = []
     for table in tables.TABLES:
         for line in content.lines(table, results):
-            ours = [m for m in line.ours if m.anchor and m.preset == "tuned" and line.row.label.startswith("STBP")]
-            found += [(table.number, line, m) for m in ours if line.row.data == "same" and line.row.printed]
+            ours = [m for m in line.ours if m.anchor and m.preset == "tuned" and not m.remarks]
+            stbp = line.row.label.startswith("STBP") and line.row.data == "same" and line.row.printed
+            found += [(table.number, line, m) for m in ours if stbp]
     return found
 
 

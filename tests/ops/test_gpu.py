@@ -9,8 +9,9 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
 
-from stbp import Spikes, nn, ops
+from stbp import Spikes, fusion, nn, ops
 from stbp.ops import State, gpu, paths
+from stbp.ops.chain import gpu as chain
 from stbp.ops.conv2d import gpu as synapse
 from stbp.ops.encode.reference import ENCODE, philox
 from stbp.ops.lif import gpu as lif_gpu
@@ -279,6 +280,21 @@ def test_without_gradients_a_chain_keeps_only_spikes():
     with torch.no_grad():
         o = net(x)
     assert torch.equal(o, net(x))
+
+
+@pytest.mark.parametrize(("gate", "hidden"), [("linear", 4 * 64), ("detached", 2 * 2 * 4)])
+def test_a_chain_keeps_potentials_or_two_bits_a_step_and_spikes_as_bits(gate, hidden):
+    T, B = 64, 4
+    net = nn.build("32-32-16", gate=gate).to(DEVICE)
+    plan = fusion.plan(list(net), Spikes.pack(spikes(T, B, 32)))
+    neurons = hidden * B * (32 + 16)  # of both layers
+    assert chain.saved_bytes(plan.stages, plan.neurons, T, B, save=True) == neurons + T * B * 32 // 8
+    assert chain.saved_bytes(plan.stages, plan.neurons, T, B, save=False) == T * B * 32 // 8
+
+
+def test_spikes_and_weights_on_different_devices_are_no_chain():
+    x = Spikes.pack(spikes(5, 3, 20))
+    assert fusion.plan(list(nn.build("20-30-10").to("meta")), x).length == 0
 
 
 def test_what_may_not_run_is_said():
