@@ -1,6 +1,8 @@
 import dataclasses
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,6 +101,16 @@ def test_every_pedestrian_experiment_has_a_twin_of_the_same_shape_data_and_train
     assert found["pedestrian-cnn"].network == "28x28-6C3-300-2"
 
 
+def _are_of(fields: dict[str, Any], experiment: dict[str, Any], but_epochs: bool) -> bool:
+    return all(experiment[name] == value for name, value in fields.items() if name != "epochs" or not but_epochs)
+
+
+def _standard_error(result: dict[str, Any], best: dict[str, Any]) -> float:
+    """Where thousands of validation samples tell settings apart by less, the cheaper one may be chosen."""
+    share = sum(best["validation_accuracy"]) / len(best["validation_accuracy"])
+    return math.sqrt(share * (1 - share) / result["validation"]) if result["validation"] >= 5000 else 0.0
+
+
 @pytest.mark.parametrize("path", sorted((report.FOLDER / "tuning").glob("*.json")), ids=lambda path: path.stem)
 def test_the_settings_are_the_best_of_as_many_trials_for_each(path: Path):
     result = json.loads(path.read_text())
@@ -110,9 +122,12 @@ def test_the_settings_are_the_best_of_as_many_trials_for_each(path: Path):
     best = max(result["trials"], key=lambda found: sum(found["validation_accuracy"]))
     assert result["best"] == best["fields"]
     experiment = dataclasses.asdict(paper.experiment(result["experiment"]))
-    assert {name: experiment[name] for name in result["best"]} == result["best"]
-    epochs = result["epochs"] if "epochs" in result else result["best"]["epochs"]
-    assert experiment["epochs"] == epochs or name.endswith("-paper-adam")  # 210 epochs are too many for a search
+    shorter = name.endswith("-paper-adam") or name == "nmnist-sim"  # a search over whole runs would take too long
+    of_it = [t for t in result["trials"] if _are_of(t["fields"], experiment, but_epochs=shorter)]
+    reached = max(sum(trial["validation_accuracy"]) for trial in of_it)
+    assert reached >= sum(best["validation_accuracy"]) - _standard_error(result, best)
+    if "epochs" in result:
+        assert experiment["epochs"] == result["epochs"] or shorter
     if "commit" in result:
         assert not result["commit"].endswith("+")
     else:  # each trial has its own; with a mark where the working tree differed, if only by this file

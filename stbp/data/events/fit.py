@@ -84,8 +84,10 @@ def fit(
         say(f"round {turn + 1} of {rounds}: misfit {after:.4f}")
     camera = track.tracked(events, images, camera)  # the path belongs to the parameters: rates over time tell
     after = float((misfit(want, camera, images) ** 2).sum())
-    inverse = np.linalg.pinv(slopes.T @ slopes)
-    freedom = {name: 100 * math.sqrt(TOLERANCE * after * inverse[n, n]) for n, name in enumerate(FREE)}
+    inverse = np.linalg.pinv(slopes)  # the diagonal of (J^T J)^-1 are its rows' squares, which rounding leaves positive
+    freedom = {
+        n: 100 * math.sqrt(TOLERANCE * after) * float(np.linalg.norm(r)) for n, r in zip(FREE, inverse, strict=True)
+    }
     return Fit(dataclasses.replace(camera, **jitter(events, images, camera)), before, after, freedom)
 
 

@@ -140,16 +140,26 @@ def simulate_set(splits: list[Split], out: Path, model: Camera, seed: int = 0) -
             for split in splits
             for begin in range(split.begin, split.end, PART)
         ]
-        with bar(f"simulating into {out}", sum(part.end - part.begin for part in parts)) as advance:
-            _simulate_parts(parts, model, seed, advance)
-        with filelock.FileLock(folder / "assembly.lock"):
-            done = _known(out, key)  # another process may have been faster
+        try:
+            done = _made(out, folder, splits, parts, model, seed, key)
+        except FileNotFoundError:  # another process is done, and took the parts and their locks away
+            done = _known(out, key)
             if done is None:
-                done = _assemble(out, splits, parts, key)
+                raise
         shutil.rmtree(folder, ignore_errors=True)
         return done
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error.strerror or error}); make room or name another") from error
+
+
+def _made(
+    out: Path, folder: Path, splits: list[Split], parts: list[_Part], model: Camera, seed: int, key: dict[str, Any]
+) -> dict[str, Any]:
+    with bar(f"simulating into {out}", sum(part.end - part.begin for part in parts)) as advance:
+        _simulate_parts(parts, model, seed, advance)
+    with filelock.FileLock(folder / "assembly.lock"):
+        done = _known(out, key)  # another process may have been faster
+        return _assemble(out, splits, parts, key) if done is None else done
 
 
 def read_simulation(folder: Path) -> dict[str, Any] | None:

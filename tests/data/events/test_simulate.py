@@ -107,6 +107,20 @@ def test_two_processes_share_the_work(tmp_path):
     assert content(tmp_path / "set") == content(tmp_path / "whole")
 
 
+def test_another_process_that_is_done_first_takes_the_parts_away(tmp_path, monkeypatch):
+    splits, camera, out = simulated_set.splits_of((images(20), images(10))), presets()["n-mnist"], tmp_path / "set"
+    work = simulated_set._simulate_parts
+
+    def overtaken(*arguments: object) -> None:
+        monkeypatch.setattr(simulated_set, "_simulate_parts", work)
+        simulated_set.simulate_set(splits, out, camera)
+
+    monkeypatch.setattr(simulated_set, "_simulate_parts", overtaken)
+    found = simulated_set.simulate_set(splits, out, camera)
+    assert found == json.loads((out / simulated_set.FILE).read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["Test.zip", "Train.zip", "simulation.json"]
+
+
 def test_encode_all_is_encode(sets):
     found = simulate(sets[0].images[:3, 0].numpy(), presets()["generic"])
     raws = nmnist.encode_all(found)
@@ -180,7 +194,7 @@ def test_the_path_is_found_again():
 def test_a_fit_finds_thresholds_and_background_again():
     true = first_saccade()
     shown = images(12).images[:, 0].numpy()
-    start = dataclasses.replace(true, threshold_on=0.33, threshold_off=0.2, background_on_hz=0.0)
+    start = dataclasses.replace(true, threshold_on=0.36, threshold_off=0.2, background_on_hz=0.0)
     events = simulate(shown, true, 9)
     found = fit.fit(events, shown, start, rounds=1)
     assert found.after < found.before / 3
