@@ -114,6 +114,10 @@ def test_another_process_that_is_done_first_takes_the_parts_away(tmp_path, monke
     def overtaken(*arguments: object) -> None:
         monkeypatch.setattr(simulated_set, "_simulate_parts", work)
         simulated_set.simulate_set(splits, out, camera)
+        monkeypatch.setattr(simulated_set.filelock, "FileLock", gone)
+
+    def gone(path: Path) -> None:  # between the moments in which a lock makes its folder and its file
+        raise FileNotFoundError(path)
 
     monkeypatch.setattr(simulated_set, "_simulate_parts", overtaken)
     found = simulated_set.simulate_set(splits, out, camera)
