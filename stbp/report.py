@@ -192,9 +192,14 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         e = result["experiment"]
         lines.append(
             f"| {e['dataset']} | {network(Experiment(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
-            f"| {accuracy(result)} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
+            f"| {accuracy(result)}{', silent' if _silent(result) else ''} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)
+
+
+def _silent(result: dict[str, Any]) -> bool:
+    """Whether no gradient enters the network, in any run; summaries of older versions do not say."""
+    return all(run["summary"].get("cannot_learn", False) for run in result["runs"])
 
 
 def speed(benchmark: dict[str, Any]) -> str:
