@@ -195,7 +195,8 @@ _ENTRIES = (
         replace(_TUNED_MLP, name="mnist-mlp-elastic", shift=1, elastic=1.0, epochs=40),
         "the same with shifts of a pixel and elastic distortion",
     ),
-    # At a threshold of 0.5 health named a dead output in one of two seeds: 0 is then at the edge of the surrogate's reach.
+    # At a threshold of 0.5 health named a dead output in one of two seeds: 0 is then at the edge of the surrogate's
+    # reach.
     Entry(
         replace(_TUNED_MLP, name="fashion-mlp-tuned", dataset="fashion-mnist", threshold=0.3),
         "tuned: the MLP on Fashion-MNIST",

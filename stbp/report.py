@@ -190,9 +190,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         e = result["experiment"]
+        found = f"{accuracy(result)}, silent" if _silent(result) else accuracy(result)
         lines.append(
             f"| {e['dataset']} | {network(Experiment(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
-            f"| {accuracy(result)}{', silent' if _silent(result) else ''} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
+            f"| {found} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)
 
