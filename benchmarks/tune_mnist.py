@@ -51,10 +51,6 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"epochs": 40, "drop": 0.15},
             {"epochs": 60, "drop": 0.3},
             {"epochs": 40, "average": 0.9998},
-            {"epochs": 60, "average": 0.9998, "drop": 0.3},
-            {"width": 0.5},
-            {"width": 2.0},
-            {"decay": 0.5},
         ),
     ),
     "mnist-mlp-elastic": (

@@ -9,7 +9,6 @@ from rich.table import Table as Grid
 
 from stbp import report
 from stbp.experiment import Experiment
-from stbp.jobs import cannot_learn
 from stbp.stats import Estimate, Spread, estimate, last_epochs, paired
 from stbp.tables import Curve, Figure, Row, Table, parts
 
@@ -61,7 +60,7 @@ def find(results: Iterable[dict[str, Any]], experiment: Experiment) -> dict[str,
 def find_stopped(results: Iterable[dict[str, Any]], experiment: Experiment) -> dict[str, Any] | None:
     """The result of those of its runs that were stopped after the first epoch, because they cannot learn."""
     first = experiment.replace(epochs=1)
-    return find((r for r in results if all(cannot_learn(run["summary"]) for run in r["runs"])), first)
+    return find(filter(report.silent, results), first)
 
 
 def _is_of(result: dict[str, Any], experiment: Experiment) -> bool:

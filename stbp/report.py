@@ -9,6 +9,7 @@ from typing import Any
 from stbp import tables
 from stbp.experiment import FILELESS, Experiment
 from stbp.files import write_atomically, write_json
+from stbp.jobs import cannot_learn
 from stbp.paper import entries
 from stbp.stats import Estimate, estimate
 
@@ -190,7 +191,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     ]
     for result in results:
         e = result["experiment"]
-        found = f"{accuracy(result)}, silent" if _silent(result) else accuracy(result)
+        found = f"{accuracy(result)}, silent" if silent(result) else accuracy(result)
         lines.append(
             f"| {e['dataset']} | {network(Experiment(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {found} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
@@ -198,9 +199,9 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _silent(result: dict[str, Any]) -> bool:
-    """Whether no gradient enters the network, in any run; summaries of older versions do not say."""
-    return all(run["summary"].get("cannot_learn", False) for run in result["runs"])
+def silent(result: dict[str, Any]) -> bool:
+    """Whether no gradient enters the network, in any of the runs."""
+    return all(cannot_learn(run["summary"]) for run in result["runs"])
 
 
 def speed(benchmark: dict[str, Any]) -> str:

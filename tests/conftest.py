@@ -50,6 +50,20 @@ def _one_seed():
 
 
 @pytest.fixture
+def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Inside, the Triton kernels are taken: on a GPU where there is one, else on the CPU by Triton's interpreter."""
+    pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
+    if torch.cuda.is_available():
+        yield
+        return
+    from stbp.ops import paths
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with paths.interpreted():
+        yield
+
+
+@pytest.fixture
 def run_stbp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     """Run a command line in this process: exit code, and what it and its processes wrote to stdout and stderr."""
     from stbp import cli  # not above: shapes are checked in what is imported after this file

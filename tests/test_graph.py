@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -30,18 +29,7 @@ def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "for_experiment", lambda experiment, folder: (images(14, 0), images(2, 1)))
 
 
-@pytest.fixture
-def triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
-    if DEVICE == "cuda":
-        yield
-    else:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        with paths.interpreted():
-            yield
-
-
-def test_a_recorded_training_is_the_training(triton, tmp_path):
+def test_a_recorded_training_is_the_training(triton_kernels, tmp_path):
     plain, recorded = (
         stbp.fit("digits-mlp", out=tmp_path / str(graph), device=DEVICE, graph=graph, report=Silent(), **TINY)
         for graph in (False, True)
@@ -53,7 +41,7 @@ def test_a_recorded_training_is_the_training(triton, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_a_recorded_training_goes_on_where_it_was_stopped(triton, tmp_path, monkeypatch):
+def test_a_recorded_training_goes_on_where_it_was_stopped(triton_kernels, tmp_path, monkeypatch):
     whole = stbp.fit("digits-mlp", device=DEVICE, graph=True, report=Silent(), **TINY)
     step, begun = StepGraph.step, []
 
@@ -81,7 +69,7 @@ def test_a_recorded_training_goes_on_where_it_was_stopped(triton, tmp_path, monk
         ({"optimizer": "sgd"}, "optimizer adam"),
     ],
 )
-def test_what_cannot_be_recorded_is_said(triton, fields, what):
+def test_what_cannot_be_recorded_is_said(triton_kernels, fields, what):
     with pytest.raises(ValueError, match=f"graph needs {what}"):
         stbp.fit("digits-mlp", device=DEVICE, graph=True, report=Silent(), **TINY, **fields)
 

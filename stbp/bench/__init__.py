@@ -98,7 +98,7 @@ def main(
     Raises:
         ValueError: an argument out of its range, no checkout for the peers, or a kernel of ours that is not equal.
     """
-    if device == "cuda" and sweep:
+    if sweep and device != "cpu":
         raise ValueError("sweep runs on the cpu alone; leave device away")
     where = device_called(device)
     if rounds < 1:

@@ -26,6 +26,13 @@ def on(x: torch.Tensor) -> contextlib.AbstractContextManager[Any]:
 
 
 @triton.jit
+def packed(fired, BLOCK: tl.constexpr):
+    """BLOCK spikes, eight in a byte, as `Spikes` has them."""
+    ones = tl.reshape(fired.to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
+    return tl.sum(ones, 1).to(tl.uint8)
+
+
+@triton.jit
 def slope(v, width, SURROGATE: tl.constexpr):
     """The surrogate h(v) at v = u - threshold: `ops.surrogate`."""
     v = tl.abs(v)
@@ -56,12 +63,8 @@ def product(a, w, total, HOW: tl.constexpr, INTERPRET: tl.constexpr):
         third = (left - second.to(tl.float32)).to(tl.bfloat16)
         a = a.to(tl.float32).to(tl.bfloat16)
         if INTERPRET:  # whose products take bfloat16 for whole numbers
-            a, first, second, third = (
-                a.to(tl.float32),
-                first.to(tl.float32),
-                second.to(tl.float32),
-                third.to(tl.float32),
-            )
+            a, first = a.to(tl.float32), first.to(tl.float32)
+            second, third = second.to(tl.float32), third.to(tl.float32)
         total = tl.dot(a, third, total)  # the small parts first
         total = tl.dot(a, second, total)
         total = tl.dot(a, first, total)

@@ -1,7 +1,6 @@
 """The Triton kernels against the reference: on a GPU where there is one, else on the CPU by Triton's interpreter."""
 
-import math
-from collections.abc import Iterator
+import functools
 from typing import get_args
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
 
 from stbp import Spikes, fusion, nn, ops
-from stbp.ops import State, gpu, paths
+from stbp.ops import gpu, paths
 from stbp.ops.chain import gpu as chain
 from stbp.ops.conv2d import gpu as synapse
 from stbp.ops.encode.reference import ENCODE, philox
@@ -18,42 +17,16 @@ from stbp.ops.lif import gpu as lif_gpu
 from stbp.ops.lif.reference import GateName, gates
 from stbp.ops.pool.gpu import counts
 from stbp.ops.surrogate import Surrogate
+from tests.ops import against
+from tests.ops.against import difference, dyadic
 
 CURVES, GATES = get_args(Surrogate), get_args(GateName)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# every test takes the Triton kernels, whatever the device, but where it asks for the reference
+pytestmark = pytest.mark.usefixtures("triton_kernels")
 
-
-@pytest.fixture(autouse=True)
-def _kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Every test takes the Triton kernels, whatever the device, but where it asks for the reference."""
-    if DEVICE == "cuda":
-        yield
-    else:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-        with paths.interpreted():
-            yield
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE)
-
-
-def spikes(*shape: int, density: float = 0.3, seed: int = 0) -> torch.Tensor:
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density).float().to(DEVICE)
-
-
-def difference(got: torch.Tensor, want: torch.Tensor) -> float:
-    """Norm of the difference, as a share of what is wanted."""
-    return float((got - want).norm() / want.norm().clamp(min=1e-20))
-
-
-def dyadic(net: nn.Network) -> nn.Network:
-    """Weights and biases on multiples of 2^-8: every float32 sum is exact in any order."""
-    for index, parameter in enumerate(net.parameters()):
-        fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 64
-        draw = random(*parameter.shape, seed=index) / math.sqrt(fan_in * 0.3)
-        parameter.data = (draw * 256).round() / 256
-    return net
+random = functools.partial(against.random, device=DEVICE)
+spikes = functools.partial(against.spikes, device=DEVICE)
 
 
 # --- lif ---------------------------------------------------------------------------------------------------------
@@ -65,29 +38,11 @@ def dyadic(net: nn.Network) -> nn.Network:
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("gate", GATES)
 def test_lif_equals_the_reference(shape, curve, gate, nan_filled_memory):
-    x = (random(*shape) * 0.7).requires_grad_()
-    u, o = random(*shape[1:], seed=1).requires_grad_(), spikes(*shape[1:], seed=2).requires_grad_()
-    weights = [random(*shape, seed=3), random(*shape[1:], seed=4)]
-
-    def run():
-        out, state = ops.lif(x, 0.3, 0.5, curve, 1.2, gate, state=State(u, o))
-        loss = (out * weights[0]).sum() + (state.u * weights[1]).sum()
-        return out, state, torch.autograd.grad(loss, (x, u, o))
-
-    with paths.watch() as seen:
-        got = run()
-    with paths.reference_only():
-        want = run()
-    assert [path.kernel for path in seen] == ["triton", "triton"]
-    assert torch.equal(got[0], want[0])
-    assert torch.equal(got[1].u, want[1].u)
-    for a, b in zip(got[2], want[2], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    against.lif_equals_the_reference(shape, curve, gate, "triton", DEVICE)
 
 
 def test_lif_fires_exactly_at_the_threshold():
-    x = torch.tensor([0.5, math.nextafter(0.5, 0) - 2**-25, 0.5 + 2**-24], device=DEVICE).view(1, 1, 3)
-    assert ops.lif(x, threshold=0.5).flatten().tolist() == [1, 0, 1]
+    against.lif_fires_exactly_at_the_threshold(DEVICE)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +54,7 @@ def test_lif_fires_exactly_at_the_threshold():
     ],
 )
 def test_lif_takes_currents_and_gradients_in_any_memory_order(view, nan_filled_memory):
-    x = view().detach().requires_grad_()
-    weight = random(1, 1, 1).expand(6, 3, 20)
-    o = ops.lif(x)
-    o.backward(weight)
-    with paths.reference_only():
-        copy = x.detach().contiguous().requires_grad_()
-        expected = ops.lif(copy)
-        expected.backward(weight.contiguous())
-    assert torch.equal(o, expected)
-    torch.testing.assert_close(x.grad, copy.grad, rtol=1e-5, atol=1e-6)
+    against.lif_equals_the_reference_in_memory_order(view())
 
 
 @pytest.mark.parametrize("gate", ["linear", "detached"])

@@ -1,6 +1,5 @@
 """The compiled kernels against the reference, on every instruction set that this processor has."""
 
-import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stbp import Spikes, fusion, nn, ops
-from stbp.ops import State, native, paths
+from stbp.ops import native, paths
 from stbp.ops.chain import op as chain_op
 from stbp.ops.chain import reference as chain_reference
 from stbp.ops.encode import reference as encode_reference
@@ -20,7 +19,8 @@ from stbp.ops.lif import reference as lif_reference
 from stbp.ops.lif.reference import GateName, gates
 from stbp.ops.spikes import pack_bits
 from stbp.ops.surrogate import Surrogate
-from tests.ops import plain
+from tests.ops import against, plain
+from tests.ops.against import difference, dyadic, random, spikes
 
 CURVES, GATES = get_args(Surrogate), get_args(GateName)
 if native.kernels() is None:
@@ -39,28 +39,6 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     native._load.cache_clear()
 
 
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def spikes(*shape: int, density: float = 0.3, seed: int = 0) -> torch.Tensor:
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density).float()
-
-
-def dyadic(net: nn.Network, seed: int = 0) -> nn.Network:
-    """Weights and biases on multiples of 2^-8: every float32 sum is exact in any order."""
-    for index, parameter in enumerate(net.parameters()):
-        fan_in = max(1, parameter[0].numel()) if parameter.dim() > 1 else 64
-        draw = random(*parameter.shape, seed=seed + index) / math.sqrt(fan_in * 0.3)
-        parameter.data.copy_((draw * 256).round() / 256)
-    return net
-
-
-def difference(got: torch.Tensor, want: torch.Tensor) -> float:
-    """Norm of the difference, as a share of what is wanted."""
-    return float((got - want).norm() / want.norm().clamp(min=1e-20))
-
-
 # --- lif ---------------------------------------------------------------------------------------------------------
 
 
@@ -70,42 +48,15 @@ def difference(got: torch.Tensor, want: torch.Tensor) -> float:
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("gate", GATES)
 def test_lif_equals_the_reference(shape, curve, gate, nan_filled_memory):
-    x = (random(*shape) * 0.7).requires_grad_()
-    u, o = random(*shape[1:], seed=1).requires_grad_(), spikes(*shape[1:], seed=2)
-    weights = [random(*shape, seed=3), random(*shape[1:], seed=4)]
-
-    def run():
-        out, state = ops.lif(x, 0.3, 0.5, curve, 1.2, gate, state=State(u, o))
-        loss = (out * weights[0]).sum() + (state.u * weights[1]).sum()
-        return out, state, torch.autograd.grad(loss, (x, u))
-
-    with paths.watch() as seen:
-        got = run()
-    with paths.reference_only():
-        want = run()
-    assert [path.kernel for path in seen] == ["window", "window"]
-    assert torch.equal(got[0], want[0])
-    assert torch.equal(got[1].u, want[1].u)
-    for a, b in zip(got[2], want[2], strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    against.lif_equals_the_reference(shape, curve, gate, "window")
 
 
 def test_lif_fires_exactly_at_the_threshold():
-    x = torch.tensor([0.5, math.nextafter(0.5, 0) - 2**-25, 0.5 + 2**-24]).view(1, 1, 3)
-    assert ops.lif(x, threshold=0.5).flatten().tolist() == [1, 0, 1]
+    against.lif_fires_exactly_at_the_threshold()
 
 
 def test_lif_takes_input_and_gradients_in_any_memory_order():
-    x = random(40, 3, 6).permute(2, 1, 0)[:, :, ::2].detach().requires_grad_()
-    weight = random(1, 1, 1).expand(6, 3, 20)
-    o = ops.lif(x)
-    o.backward(weight)
-    with paths.reference_only():
-        copy = x.detach().contiguous().requires_grad_()
-        expected = ops.lif(copy)
-        expected.backward(weight.contiguous())
-    assert torch.equal(o, expected)
-    torch.testing.assert_close(x.grad, copy.grad, rtol=1e-5, atol=1e-6)
+    against.lif_equals_the_reference_in_memory_order(random(40, 3, 6).permute(2, 1, 0)[:, :, ::2])
 
 
 def test_denormals_are_flushed_inside_and_the_callers_mode_comes_back():

@@ -13,7 +13,6 @@ from stbp.ops import paths
 from stbp.ops.chain.op import CURRENT, LINEAR, SURROGATES, Stage
 from stbp.ops.conv2d import gpu as synapse
 from stbp.ops.conv2d.gpu import Geometry
-from stbp.ops.gpu import BITS, NONE
 from stbp.ops.lif import gpu as lif
 from stbp.ops.pool.gpu import counts
 
@@ -56,7 +55,7 @@ def _bytes(stages: Sequence[Stage], neurons: Sequence[float], T: Any, B: Any, sa
     sizes = []
     for i, stage in enumerate(stages):
         N = math.prod(stage.outputs)
-        bits = lif.kept(T, SURROGATES[stage.surrogate], neurons[8 * i + 2 : 8 * i + 6]) == BITS.value
+        bits = lif.keeps_bits(T, SURROGATES[stage.surrogate], neurons[8 * i + 2 : 8 * i + 6])
         kept = (8 * lif.words(T) if bits else 4 * T) * B * N if save else 0
         spikes = T * B * ((N + 7) // 8) if stage is not stages[-1] else 0
         sizes.append(tuple((size + _ALIGNED - 1) // _ALIGNED * _ALIGNED for size in (kept, spikes)))
@@ -84,16 +83,12 @@ def _layers(
         parts = saved[at : at + kept], saved[at + kept : at + kept + spikes]
         at += kept + spikes
         N = math.prod(stage.outputs)
-        words = lif.kept(T, SURROGATES[stage.surrogate], neuron[2:6]) == BITS.value
+        words = lif.keeps_bits(T, SURROGATES[stage.surrogate], neuron[2:6])
         shape = (2, lif.words(T), B, N) if words else (T, B, N)
         held = parts[0].view(torch.int32 if words else torch.float32)[: math.prod(shape)].view(shape) if save else None
         row = (N + 7) // 8
         bits = parts[1][: T * B * row].view(T, B, row) if stage is not stages[-1] else None
         yield _Layer(stage, neuron, weight, bias, held, bits)
-
-
-def _kept(layer: _Layer, T: int) -> int:
-    return lif.kept(T, SURROGATES[layer.stage.surrogate], layer.neuron[2:6])
 
 
 def _currents(layer: _Layer, x: Tensor) -> Tensor:
@@ -121,10 +116,9 @@ def forward(
             current = x.reshape(T, B, layer.outputs)
         else:
             current = _currents(layer, x)
-        keep = NONE.value if layer.kept is None else _kept(layer, T)
         target = {"o": out} if layer.bits is None else {"bits": layer.bits}
         size, strides = (T, B, layer.outputs), lif.Strides(*current.stride())
-        lif.launch_forward(current, size, strides, (*layer.neuron[:2], *layer.neuron[6:]), keep, layer.kept, **target)
+        lif.launch_forward(current, size, strides, (*layer.neuron[:2], *layer.neuron[6:]), layer.kept, **target)
         _note(layer.stage, "forward")
         x = out if layer.bits is None else layer.bits
     return out, saved
@@ -152,10 +146,9 @@ def backward(
         eps = torch.empty((T, B, layer.outputs), dtype=torch.float32, device=grad.device)
         flat = grad.reshape(T, B, -1)
         assert layer.kept is not None
-        neuron = (*layer.neuron[2:],)
         curve = SURROGATES[layer.stage.surrogate]
         size, strides = (T, B, layer.outputs), lif.Strides(*flat.stride())
-        lif.launch_backward(flat, size, strides, neuron, curve, layer.kept, eps, pooled=behind)
+        lif.launch_backward(flat, size, strides, layer.neuron[2:], curve, layer.kept, eps, pooled=behind)
         _note(layer.stage, "input")
         if layer.stage.kind == CURRENT:
             grads[0] = eps.view(x.shape)

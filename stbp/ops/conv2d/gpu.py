@@ -3,6 +3,7 @@
 Input are numbers of spikes, a byte each (`ops.pool.gpu`). Products are `ops.gpu.product`: on the tensor cores, exact.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -143,11 +144,16 @@ def _how() -> int:
     return PRODUCTS.index(paths.product())
 
 
+def _columns(M: int) -> int:
+    """Maps of a program."""
+    return min(_MAPS, max(16, triton.next_power_of_2(M)))
+
+
 def forward(seen: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, scale: float, out: Tensor) -> Tensor:
     """Currents `[T * B, M, OH, OW]`, into `out`: scale * weight * seen + bias; `seen`: counts `[T * B, C, H, W]`."""
     rows, taps, M = len(seen) * geometry.OH * geometry.OW, weight[0].numel(), len(weight)
     weight = weight.contiguous()
-    columns = min(_MAPS, max(16, triton.next_power_of_2(M)))
+    columns = _columns(M)
     if rows:
         with on(seen):
             _forward[(triton.cdiv(rows, _ROWS) * triton.cdiv(M, columns),)](
@@ -160,20 +166,21 @@ def forward(seen: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometr
 
 def weight_gradient(seen: Tensor, eps: Tensor, shape: tuple[int, ...], geometry: Geometry, scale: float) -> Tensor:
     """The gradient of a weight `[M, ...]` of that shape; sums in a fixed order."""
-    M, taps = shape[0], triton.cdiv(torch.Size(shape).numel(), shape[0])
+    M, taps = shape[0], math.prod(shape[1:])
     rows = len(seen) * geometry.OH * geometry.OW
-    columns = min(_MAPS, max(16, triton.next_power_of_2(M)))
+    columns = _columns(M)
     tiles = triton.cdiv(M, columns) * triton.cdiv(taps, _TAPS)
     shares = max(1, min(_PARTS // tiles, triton.cdiv(rows, 4 * _ROWS)))
     share = triton.cdiv(triton.cdiv(rows, shares), _ROWS) * _ROWS
-    out = eps.new_zeros((shares, *shape)) if not rows else eps.new_empty((shares, *shape))
-    if rows:
-        with on(seen):
-            _weight_gradient[(tiles * shares,)](
-                seen, eps, out, rows, taps, M, *geometry, share, scale,
-                MAPS=geometry.maps, HOW=_how(), INTERPRET=INTERPRETED,
-                ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS, **ROUNDED_TWICE,
-            )  # fmt: skip
+    if not rows:
+        return eps.new_zeros(shape)
+    out = eps.new_empty((shares, *shape))
+    with on(seen):
+        _weight_gradient[(tiles * shares,)](
+            seen, eps, out, rows, taps, M, *geometry, share, scale,
+            MAPS=geometry.maps, HOW=_how(), INTERPRET=INTERPRETED,
+            ROWS=_ROWS, COLUMNS=columns, TAPS=_TAPS, **ROUNDED_TWICE,
+        )  # fmt: skip
     return out[0] if shares == 1 else out.sum(0)
 
 

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stbp.ops.encode.reference import ENCODE
-from stbp.ops.gpu import ROUNDED_TWICE, on
+from stbp.ops.gpu import ROUNDED_TWICE, on, packed
 
 ENCODED = tl.constexpr(ENCODE)
 _BLOCK = 256
@@ -28,9 +28,7 @@ def philox(c0, c1, c2, c3, k0, k1):
 @triton.jit
 def _store(word, level, bits, there, BLOCK: tl.constexpr):
     """One step's spikes of BLOCK pixels, eight in a byte."""
-    fired = ((word >> 8).to(tl.int32) < level).to(tl.int32)
-    ones = tl.reshape(fired, (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
-    tl.store(bits, tl.sum(ones, 1).to(tl.uint8), there)
+    tl.store(bits, packed((word >> 8).to(tl.int32) < level, BLOCK), there)
 
 
 @triton.jit(do_not_specialize=["T", "B", "seed"])

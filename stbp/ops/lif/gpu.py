@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, slope
+from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, packed, slope
 from stbp.ops.surrogate import Surrogate
 
 CURVES = get_args(Surrogate)
@@ -48,9 +48,7 @@ def _forward(
         u = u * tl.where(fired, keep1, keep0) + tl.load(x, there, 0.0).to(tl.float32)
         fired = u >= threshold
         if PACK:
-            ones = tl.reshape((fired & there).to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
-            packed = tl.sum(ones, 1).to(tl.uint8)
-            tl.store(bits + t * packed_row + byte, packed, byte < bytes)
+            tl.store(bits + t * packed_row + byte, packed(fired & there, BLOCK), byte < bytes)
         else:
             tl.store(o + t * row + at, tl.where(fired, 1.0, 0.0).to(o.dtype.element_ty), there)
         if KEEP == POTENTIALS:
@@ -69,6 +67,18 @@ def _forward(
         tl.store(u_last + at, u.to(u_last.dtype.element_ty), there)
 
 
+@triton.jit
+def _behind_pooling(n, there, H, W, PH, PW, POOL: tl.constexpr):
+    """Where the area lies that neuron n of maps of H x W is in, and whether it is in one."""
+    y, x = n // W % H // POOL, n % W // POOL
+    return (n // (H * W) * PH + y) * PW + x, there & (y < PH) & (x < PW)
+
+
+@triton.jit
+def _words(fired_words, inside_words, at, there):
+    return tl.load(fired_words + at, there, 0), tl.load(inside_words + at, there, 0)
+
+
 @triton.jit(do_not_specialize=["T", "B"])
 def _backward(
     grad_o, grad_u, us, fired_words, inside_words, u0, o0, grad_x, grad_u0, grad_o0,
@@ -85,9 +95,7 @@ def _backward(
     row = B.to(tl.int64) * N
     place, given = n, there
     if POOL > 1:
-        y, z = n // W % H // POOL, n % W // POOL
-        place = (n // (H * W) * PH + y) * PW + z
-        given = there & (y < PH) & (z < PW)
+        place, given = _behind_pooling(n, there, H, W, PH, PW, POOL)
     grad_o += b.to(tl.int64) * sample + place.to(tl.int64) * element + (T - 1).to(tl.int64) * step
     from_u = tl.zeros((BLOCK,), tl.float32)
     from_o = tl.zeros((BLOCK,), tl.float32)
@@ -99,14 +107,10 @@ def _backward(
     if KEEP == POTENTIALS:
         u = tl.load(us + (T - 1) * row + at, there, 0.0)
     else:
-        fired_word = tl.load(fired_words + (T - 1) // 32 * row + at, there, 0)
-        inside_word = tl.load(inside_words + (T - 1) // 32 * row + at, there, 0)
+        fired_word, inside_word = _words(fired_words, inside_words, (T - 1) // 32 * row + at, there)
     for back in range(T):
         t = T - 1 - back
-        delta = tl.load(grad_o, given, 0.0).to(tl.float32)
-        if POOL > 1:
-            delta /= POOL * POOL
-        delta += from_o
+        delta = tl.load(grad_o, given, 0.0).to(tl.float32) / (POOL * POOL) + from_o
         if KEEP == POTENTIALS:
             h = slope(u - threshold, width, SURROGATE)
         else:
@@ -117,8 +121,7 @@ def _backward(
         fired = tl.zeros((BLOCK,), tl.int1)
         if KEEP == BITS:
             if (t % 32 == 0) & (t > 0):
-                fired_word = tl.load(fired_words + (t // 32 - 1) * row + at, there, 0)
-                inside_word = tl.load(inside_words + (t // 32 - 1) * row + at, there, 0)
+                fired_word, inside_word = _words(fired_words, inside_words, (t // 32 - 1) * row + at, there)
             fired = (((fired_word >> ((t + 31) % 32)) & 1) != 0) & (t > 0)
         else:
             if t > 0:
@@ -145,16 +148,22 @@ class Strides(NamedTuple):
     element: int
 
 
-def kept(T: int, surrogate: str, backward_gate: Sequence[float]) -> int:
-    """What the neurons keep for the backward pass: with the rectangle and a reset that is not differentiated two bits
-    for each step, for then no potential is asked for; else the potentials."""
-    no_potential = surrogate == "rectangle" and not any(backward_gate[2:])
-    return BITS.value if no_potential and 2 * words(T) < T else POTENTIALS.value
+def keeps_bits(T: int, surrogate: str, backward_gate: Sequence[float]) -> bool:
+    """Whether the neurons keep two bits for each step, not potentials, for the backward pass: with the rectangle and a
+    reset that is not differentiated, for then no potential is asked for."""
+    return surrogate == "rectangle" and not any(backward_gate[2:]) and 2 * words(T) < T
 
 
 def words(T: int) -> int:
     """Words of 32 bits for T steps."""
     return -(-T // 32)
+
+
+def _keep(saved: Tensor | None) -> int:
+    """What is kept, by where it is to go."""
+    if saved is None:
+        return NONE.value
+    return (BITS if saved.dtype == torch.int32 else POTENTIALS).value
 
 
 def _grid(B: int, N: int) -> tuple[tuple[int], int]:
@@ -168,8 +177,7 @@ def launch_forward(
     size: tuple[int, int, int],
     strides: Strides,
     neuron: Sequence[float],
-    keep: int,
-    saved: Tensor | None = None,
+    saved: Tensor | None,
     *,
     o: Tensor | None = None,
     bits: Tensor | None = None,
@@ -181,13 +189,12 @@ def launch_forward(
     Args:
         size: T, B, N; behind strides, `x` is `[T, B, N]`.
         neuron: keep0, keep1, threshold, width.
-        keep: NONE, POTENTIALS or BITS, into `saved`: float32 `[T, B, N]`, which may be `x`, or int32
-            `[2, words, B, N]`.
+        saved: gets potentials, float32 `[T, B, N]`, which may be `x`, or bits, int32 `[2, words, B, N]`.
     """
     T, B, N = size
     grid, block = _grid(B, N)
-    first, second = saved[:2] if keep == BITS.value and saved is not None else (x, x)
-    us = saved if keep == POTENTIALS.value else x
+    keep, us = _keep(saved), x if saved is None else saved
+    first, second = us[:2] if keep == BITS.value else (us, us)
     with on(x):
         _forward[grid](
             x, *(state or (x, x)), x if o is None else o, x if bits is None else bits, us, first, second,
@@ -218,14 +225,14 @@ def launch_backward(
     """
     T, B, N = size
     grid, block = _grid(B, N)
-    bits = saved.dtype == torch.int32
-    k, H, W = pooled
+    keep, (k, H, W) = _keep(saved), pooled
+    first, second = saved[:2] if keep == BITS.value else (saved, saved)
     with on(grad_o):
         _backward[grid](
-            grad_o, state[0] if state else saved, saved, *(saved[:2] if bits else (saved, saved)),
+            grad_o, state[0] if state else saved, saved, first, second,
             *(state[1:] if state else (saved, saved)), grad_x, *(state_grads or (saved, saved)),
             T, B, N, *strides, H, W, H // k, W // k, *neuron,
-            KEEP=(BITS if bits else POTENTIALS).value, STATE=state is not None, SURROGATE=CURVES.index(surrogate),
+            KEEP=keep, STATE=state is not None, SURROGATE=CURVES.index(surrogate),
             POOL=k, BLOCK=block, **ROUNDED_TWICE,
         )  # fmt: skip
 
@@ -240,7 +247,7 @@ def saved_like(x: Tensor, surrogate: str, backward_gate: Sequence[float], save: 
     """What `lif` keeps for its backward pass, not yet written."""
     if not save:
         return x.new_empty(0)
-    if kept(len(x), surrogate, backward_gate) == BITS.value:
+    if keeps_bits(len(x), surrogate, backward_gate):
         return x.new_empty((2, words(len(x)), *x.shape[1:]), dtype=torch.int32)
     return x.new_empty(x.shape, dtype=torch.float32)
 
@@ -262,10 +269,9 @@ def lif(
     saved = saved_like(x, surrogate, backward_gate, save)
     flat, strides = _flat(x)
     if flat.shape[1]:
-        keep = kept(len(x), surrogate, backward_gate) if save else NONE.value
         size, neuron = (len(x), 1, flat.shape[1]), (*forward_gate[:2], threshold, width)
         state = u.contiguous(), o.contiguous()
-        launch_forward(flat, size, strides, neuron, keep, saved, o=out, state=state, u_last=u_last)
+        launch_forward(flat, size, strides, neuron, saved if save else None, o=out, state=state, u_last=u_last)
     return out, u_last, saved
 
 

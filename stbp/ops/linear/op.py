@@ -62,8 +62,8 @@ def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: l
         from stbp.ops.conv2d import gpu
 
         paths.note("linear", "weight", "triton")
-        maps = (t[..., None, None] for t in (grad, weight))
-        found, bias = gpu.spikes_backward(next(maps), bits, (weight.shape[1], 1, 1), next(maps), 1, 0, needs)
+        eps, maps, size = grad[..., None, None], weight[..., None, None], (weight.shape[1], 1, 1)
+        found, bias = gpu.spikes_backward(eps, bits, size, maps, 1, 0, needs)
         return found.view(weight.shape) if needs[0] else found, bias
     o = unpack_bits(bits, weight.shape[1], weight.dtype)
     return reference.linear_backward(grad, o, weight, [False, *needs])[1:]
