@@ -4,7 +4,8 @@
 #     benchmarks/gpu_check.sh DATA OUT [PYTHON]
 #
 # DATA holds mnist/; PYTHON, python3 if not given, has torch for CUDA and what requirements.txt and requirements-test.txt
-# name, and runs this checkout as it is. Relative paths are from where it is called.
+# name, and runs this checkout as it is. Relative paths are from where it is called. With SPIKINGJELLY_SOURCE, an archive or
+# folder of its source, and a CUDA compiler, SpikingJelly's own CUDA operators are built and timed too.
 set -uo pipefail
 data=$(realpath "$1") out=$(realpath -m "$2") python=$(command -v "${3:-python3}") failed=0
 cd "$(dirname "$0")/.."
@@ -26,6 +27,12 @@ part 110 bench-mlp "$python" -c "$stbp" bench --device cuda --peers --rounds 7 -
     --data "$data" --out "$out/mlp"
 part 110 bench-cnn "$python" -c "$stbp" bench --device cuda --peers --rounds 7 \
     --networks 28x28-15C5-P2-40C5-P2-300-10 --data "$data" --out "$out/cnn"
+if [ -n "${SPIKINGJELLY_SOURCE:-}" ] && command -v nvcc >/dev/null; then
+    part 120 build-native env SJ_BUILD_NATIVE_CUDA=1 "$python" -m pip install --no-deps --no-build-isolation \
+        --target "$out/native" "$SPIKINGJELLY_SOURCE"
+    part 60 bench-native env SJ_LIF_CUDA_IMPLEMENTATION=cuda PYTHONPATH="$out/native:$PYTHONPATH" "$python" -c "$stbp" \
+        bench --device cuda --peers --rounds 7 --networks 784-800-10 --data "$data" --out "$out/native-mlp"
+fi
 for graph in graph no-graph; do
     part 80 "epochs-$graph" "$python" -c "$stbp" train mnist-mlp-tuned --epochs 60 --device cuda "--$graph" \
         --data "$data" --out "$out/mnist-mlp-tuned-$graph"

@@ -69,8 +69,12 @@ def _compiled(module: torch.nn.Module, compiled: bool) -> torch.nn.Module:
     return module
 
 
-def spikingjelly(task: Task, compiled: bool = False) -> Subject:
-    """Multi-step mode: synapses once for all T*B frames; the neuron is exactly ours for tau = 1 / (1 - decay)."""
+def spikingjelly(task: Task, compiled: bool = False, triangle: bool = False) -> Subject:
+    """Multi-step mode: synapses once for all T*B frames; the neuron is exactly ours for tau = 1 / (1 - decay).
+
+    Args:
+        triangle: in place of the rectangle, of the same width: what its own CUDA and Triton kernels have.
+    """
     from spikingjelly.activation_based import encoding, functional, layer, neuron, surrogate
 
     modules = []
@@ -84,8 +88,8 @@ def spikingjelly(task: Task, compiled: bool = False) -> Subject:
                 modules.append(layer.AvgPool2d(module.kernel_size))
             else:
                 modules.append(layer.Flatten())
-        rectangle = surrogate.Rect(alpha=1 / task.width)
-        modules.append(neuron.LIFNode(1 / (1 - task.decay), False, task.threshold, 0.0, rectangle, detach_reset=False))
+        curve = (surrogate.PiecewiseQuadratic if triangle else surrogate.Rect)(alpha=1 / task.width)
+        modules.append(neuron.LIFNode(1 / (1 - task.decay), False, task.threshold, 0.0, curve, detach_reset=False))
     net = torch.nn.Sequential(*modules)
     functional.set_step_mode(net, "m")
     poisson = encoding.PoissonEncoder(step_mode="m")
@@ -208,4 +212,16 @@ PEERS = (
         "spyx", "peer", spyx, "spyx", True, "XLA; the neuron is written by spyx's protocol, its own has no hard reset"
     ),
     Entry("dense synapses alone", "bound", synapses, note="no neurons: what no framework with dense products beats"),
+)
+
+# On a GPU besides. Which of its kernels: native ones where they were built with it, otherwise Triton's, unless the
+# environment's SJ_LIF_CUDA_IMPLEMENTATION says cuda, triton or torch.
+GPU_PEERS = (
+    Entry(
+        "spikingjelly, its kernels",
+        "peer",
+        lambda task: spikingjelly(task, triangle=True),
+        "spikingjelly",
+        note="a triangle: its kernels have no rectangle",
+    ),
 )

@@ -8,8 +8,10 @@ from rich.console import Console
 
 import stbp
 from stbp import bench
-from stbp.bench import equality, gpu, memory, picture, sweeping, table, timing
-from stbp.bench.subject import ENTRIES, OURS, Entry, Task, TorchSubject, ours, ours_dense, stages
+from stbp.bench import equality, gpu, memory, neurons, picture, sweeping, table, timing
+from stbp.bench.device import event_clock, matrix_rate, most_memory
+from stbp.bench.roofline import Rates, least_seconds, work
+from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, TorchSubject, ours, ours_dense, stages
 from stbp.bench.work import on_grid, synthetic_source, trained
 
 TASK = Task("20-12-4", T=6, batch=5)
@@ -253,25 +255,90 @@ def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path, weights, mon
 
 
 def test_the_benchmark_of_a_gpu_measures_steps_and_neurons(monkeypatch: pytest.MonkeyPatch):
-    """All of it but what only a GPU has: the graph and its memory."""
-    monkeypatch.setattr(gpu, "NEURONS", ((6,), (2, 3, 3)))
-    monkeypatch.setattr(gpu, "STEPS", (2,))
-    here = torch.device("cpu")
-    found = gpu.measure(TASK, SOURCE, ENTRIES, 3, here, lambda text: None)
+    """All of it but what only a GPU has: the graph, its events and its memory."""
+    monkeypatch.setattr(neurons, "SHAPES", ((6,), (2, 3, 3)))
+    monkeypatch.setattr(neurons, "STEPS", (2,))
+    monkeypatch.setattr(neurons, "ELEMENTS", 100)
+    monkeypatch.setattr(gpu, "matrix_rate", lambda dtype, device: 1e12)
+    monkeypatch.setattr(gpu, "mnist", lambda data: None)
+    monkeypatch.setattr(gpu, "images_source", lambda images, words: SOURCE)
+    here, kept = torch.device("cpu"), []
+    measured = gpu.run(ENTRIES, 3, None, here, [TASK.network], TASK.T, TASK.batch, lambda text: None, kept.append)
+    assert kept == [measured]
+    found = measured["networks"][TASK.network]
     assert [row["equality"]["verdict"] for row in found["subjects"].values()] == ["equal", "equal"]
     assert all(row["step"]["rounds"] == 3 for row in found["subjects"].values())
-    neurons = gpu.neurons(3, here, elements=100)
-    assert [row["shape"] for row in neurons] == [[2, 8, 6], [2, 2, 2, 3, 3]]
-    for row in neurons:
+    assert found["least_seconds"]["products"] == pytest.approx(
+        (found["work"]["bfloat16"] + found["work"]["float32"]) / 1e12
+    )
+    assert [row["shape"] for row in measured["neurons"]] == [[2, 8, 6], [2, 2, 2, 3, 3]]
+    for row in measured["neurons"]:
+        assert list(row["subjects"]) == [OURS]  # of the references nobody asks how fast they are
+        ours = row["subjects"][OURS]
+        assert ours["equality"] == "equal"
         for name in ("forward", "backward"):
-            speed = row["copy"]["median"] / row[name]["median"] * 12 / 8
-            assert row["share_of_copy"][name] == pytest.approx(speed)
+            speed = row["copy"]["median"] / ours[name]["median"] * 12 / 8
+            assert ours[f"{name}_of_copy"] == pytest.approx(speed)
     console = Console(width=200, record=True)
-    result = {"networks": {"20-12-4": found}, "neurons": neurons, "device": "a", "date": "b", "method": gpu.METHOD}
-    table.show_gpu(result, console)
+    table.show_gpu({**measured, "date": "b"}, console)
     shown = console.export_text()
     assert "2 x 8 x 6" in shown
     assert "equal" in shown
+    assert "by products" in shown
+
+
+def test_neurons_that_do_not_equal_the_reference_are_not_timed(monkeypatch: pytest.MonkeyPatch):
+    wrong = dataclasses.replace(ENTRIES[0], build=lambda task: ours(dataclasses.replace(task, decay=0.5)))
+    monkeypatch.setattr(neurons, "SHAPES", ((6,),))
+    with pytest.raises(ValueError, match="not timed: neurons alone do not equal"):
+        neurons.measure([wrong], 3, torch.device("cpu"), elements=1000)
+    peer = dataclasses.replace(wrong, kind="peer", note="its decay")
+    monkeypatch.setattr(neurons, "STEPS", (4,))
+    (row,) = neurons.measure([peer], 3, torch.device("cpu"), elements=1000)
+    assert row["subjects"][OURS]["equality"].startswith("differs: ")
+
+
+def test_a_peer_that_fails_on_a_device_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch):
+    def broken(task: Task) -> Subject:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(neurons, "SHAPES", ((6,),))
+    monkeypatch.setattr(neurons, "STEPS", (4,))
+    (row,) = neurons.measure([ENTRIES[0], Entry("x", "peer", broken)], 3, torch.device("cpu"), elements=100)
+    assert row["subjects"]["x"]["status"] == "failed: RuntimeError: no such kernel"
+    assert row["subjects"][OURS]["forward"]["rounds"] == 3
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 3)])
+@pytest.mark.filterwarnings("ignore")
+def test_peers_take_neurons_alone(shape: tuple[int, ...]):
+    if not PEERS.exists():
+        pytest.skip("no checkout")
+    task, device = neurons.Neurons(T=4, batch=2), torch.device("cpu")
+    x = torch.rand(4, 2, *shape)
+    for entry in bench.entries(peers=True, device="cuda"):
+        if entry.kind == "peer" and not entry.compiled and entry.installed:
+            _, _, equality = neurons._prepare(entry, task, x, torch.ones_like(x), device)
+            assert equality.timed.spikes == 0, entry.name
+
+
+def test_the_work_of_a_step_is_counted_from_the_network():
+    found = work(Task("8x8-3C3-P2-10", T=2, batch=5))
+    frames, maps, pooled = 10, 3 * 36, 3 * 9
+    products = frames * (maps * 9 + 10 * pooled)
+    assert found.bfloat16 == 2 * 2 * 3 * products  # current and weight's gradient, in three parts
+    assert found.float32 == 2 * frames * 10 * pooled  # the gradient of the second synapse's input alone
+    parameters = 3 * 9 + 3 + 10 * pooled + 10
+    neurons_moved = frames * (maps + 10) * (3 * 4 + 1 / 8 + 3 * 4)
+    gradients = 4 * frames * (maps + 10) + 4 * frames * (10 + pooled)
+    assert found.bytes == 2 * frames * 8 + 40 * parameters + neurons_moved + gradients
+    assert least_seconds(found, Rates(found.bytes, found.bfloat16, found.float32)) == {"memory": 1.0, "products": 2.0}
+
+
+def test_a_clock_of_a_cpu_and_rates():
+    assert event_clock(torch.device("cpu")) is timing.clock
+    assert most_memory(lambda: None, torch.device("cpu")) is None
+    assert matrix_rate(torch.float32, torch.device("cpu"), size=16) > 0
 
 
 def test_batches_on_a_device_go_round(monkeypatch: pytest.MonkeyPatch):

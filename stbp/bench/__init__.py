@@ -53,13 +53,15 @@ METHOD = {
 }
 
 
-def entries(peers: bool) -> tuple[Entry, ...]:
-    """All subjects, those of `benchmarks/peers.py` among them if asked for.
+def entries(peers: bool, device: str = "cpu") -> tuple[Entry, ...]:
+    """All subjects on a kind of device, those of `benchmarks/peers.py` among them if asked for.
 
     Raises:
         ValueError: there is no checkout to take the peers from.
     """
-    return (*ENTRIES, *(_peers().PEERS if peers else ()))
+    if not peers:
+        return ENTRIES
+    return (*ENTRIES, *_peers().PEERS, *(_peers().GPU_PEERS if device == "cuda" else ()))
 
 
 def _peers() -> ModuleType:
@@ -104,7 +106,7 @@ def main(
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1; got {rounds}")
     timing.set_threads(threads)
-    home, subjects = folder(out), entries(peers)
+    home, subjects = folder(out), entries(peers, where.type)
     if where.type == "cuda":
         from stbp.bench import gpu
 

@@ -9,28 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stbp import ops
-from stbp.bench import timing
+from stbp.bench import neurons, timing
+from stbp.bench.device import event_clock, matrix_rate, most_memory
 from stbp.bench.equality import Reference
+from stbp.bench.roofline import Rates, least_seconds, work
 from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, ours_in_training
 from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, trained
 from stbp.graph import beside
 from stbp.ops.spikes import Spikes
 
-NETWORKS = ("784-800-10", "28x28-15C5-P2-40C5-P2-300-10")
-NEURONS = ((16384,), (128, 64, 64))  # a wide layer, maps of a convolution
-STEPS = (4, 32, 128)
-ELEMENTS = 1 << 27  # spikes of a layer over its window, at most: half a GiB of currents
-MEMORY_STEPS = 3
+NETWORKS = ("784-800-10", "28x28-15C5-P2-40C5-P2-300-10", "784-16384-10")
 
 METHOD = {
     "step": "end to end, from uint8 images and labels on the device: encoding by each library's own encoder, forward, "
-    "loss, backward, optimiser; the device is waited for before and after a turn; learning rate 0, weights after "
-    f"{WARM_STEPS} steps of our own training",
+    "loss, backward, optimiser; between two events of the device around a turn of some steps; learning rate 0, weights "
+    f"after {WARM_STEPS} steps of our own training",
     "recorded": "the same step of ours, encoder and optimiser included, replayed as one CUDA graph",
-    "memory": f"most memory allocated at once by {MEMORY_STEPS} steps, above what was before the network was made",
-    "neurons": "forward and backward of the neurons alone; bytes are those of currents, potentials, spikes and "
-    "gradients, 12 for each pass, step and neuron; the copy moves 8 for each element",
+    "memory": "most memory allocated at once by a few steps, above what was before the network was made",
+    "neurons": "forward and backward of the neurons alone, of peers that torch.compile did not make; of the copy's "
+    f"speed: {neurons.MOVED} bytes for each pass, step and neuron, {neurons.COPIED} for the copy",
+    "least": "what our step moves and multiplies (stbp/bench/roofline.py) at the speed of the largest copy and of a "
+    "large product in bfloat16 and in float32, measured in this run; a step takes at least the longer of the two",
 }
 
 
@@ -97,20 +96,6 @@ class Recorded:
         self.graph.replay()
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _waited(action: Callable[[], object], device: torch.device) -> Callable[[], None]:
-    def waited() -> None:
-        action()
-        wait(device)
-
-    return waited
-
-
 def measure(
     task: Task,
     source: Source,
@@ -124,7 +109,7 @@ def measure(
     x, y = source.spikes(WARM_STEPS, task)
     reference, batches = Reference(task, weights, x, y), Batches(source, task, device)
     rows: dict[str, dict[str, Any]] = {}
-    actions: dict[str, Callable[[], None]] = {}
+    actions: dict[str, Callable[[], object]] = {}
     for entry in subjects:
         row = rows[entry.name] = {"kind": entry.kind, "compiled": entry.compiled, "note": entry.note}
         if not entry.installed or entry.package == "spyx":
@@ -142,9 +127,10 @@ def measure(
         rows[name] = {"kind": "ours", "compiled": True, "note": "one CUDA graph a step"}
         ours = next(entry for entry in subjects if entry.name == OURS)
         replay = Recorded(_place(ours, device, task), Batches(source, task, device), weights)
-        actions[name] = _waited(replay, device)
-    expected = {name: timing.warm_up(action)[1] for name, action in actions.items()}
-    for name, found in timing.interleave(actions, expected, rounds, [], tell).items():
+        actions[name] = replay
+    clock = event_clock(device)
+    expected = {name: timing.warm_up(action, clock=clock)[1] for name, action in actions.items()}
+    for name, found in timing.interleave(actions, expected, rounds, [], tell, clock).items():
         rows[name] |= {"status": "timed", "step": dataclasses.asdict(found)}
     return {"task": dataclasses.asdict(task), "input": source.words, "subjects": rows}
 
@@ -157,7 +143,7 @@ def _prepare(
     batches: Batches,
     row: dict[str, Any],
     device: torch.device,
-) -> dict[str, Callable[[], None]]:
+) -> dict[str, Callable[[], object]]:
     """Compare a subject with the reference, weigh it, and return its step by its name."""
     place = functools.partial(_place, entry, device)
     before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
@@ -167,60 +153,14 @@ def _prepare(
         row["equality"] = {"verdict": equality.verdict(entry.note), **dataclasses.asdict(equality)}
     subject.start(weights, 0.0)
     step = functools.partial(batches.step, subject)
-    row["memory_mib"] = _memory(step, device, before)
-    return {entry.name: _waited(step, device)}
+    row["memory_mib"] = most_memory(step, device, before)
+    return {entry.name: step}
 
 
 def _place(entry: Entry, device: torch.device, task: Task) -> OnDevice:
     subject = ours_in_training(task) if entry.kind == "ours" else entry.build(task)
     assert isinstance(subject, TorchSubject)
     return OnDevice(subject, device, packs=entry.kind in ("ours", "dense"))
-
-
-def _memory(step: Callable[[], None], device: torch.device, before: int) -> float | None:
-    if device.type != "cuda":
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    for _ in range(MEMORY_STEPS):
-        step()
-    wait(device)
-    return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-
-
-def neurons(rounds: int, device: torch.device, elements: int = ELEMENTS) -> list[dict[str, Any]]:
-    """The neurons alone, forward and backward, and how fast the memory is when a tensor of that size is copied."""
-    rows = []
-    for shape in NEURONS:
-        for T in STEPS:
-            size = T * torch.Size(shape).numel()
-            x = torch.rand(T, max(1, elements // size), *shape, device=device).requires_grad_()
-            copy, grad = torch.empty_like(x), torch.rand_like(x)
-            o = ops.lif(x)
-
-            def forward(x: Tensor = x) -> None:
-                ops.lif(x)
-
-            def backward(o: Tensor = o, x: Tensor = x, grad: Tensor = grad) -> None:
-                torch.autograd.grad(o, x, grad, retain_graph=True)
-
-            def plain(copy: Tensor = copy, x: Tensor = x) -> None:
-                copy.copy_(x.detach())
-
-            actions = {"forward": forward, "backward": backward, "copy": plain}
-            waited = {name: _waited(action, device) for name, action in actions.items()}
-            expected = {name: timing.warm_up(action)[1] for name, action in waited.items()}
-            spreads = timing.interleave(waited, expected, rounds)
-            moved = {"forward": 12 * x.numel(), "backward": 12 * x.numel(), "copy": 8 * x.numel()}
-            speed = {name: moved[name] / found.median for name, found in spreads.items()}
-            rows.append(
-                {
-                    "shape": list(x.shape),
-                    **{name: dataclasses.asdict(found) for name, found in spreads.items()},
-                    "share_of_copy": {name: speed[name] / speed["copy"] for name in ("forward", "backward")},
-                    "copy_bytes_per_second": speed["copy"],
-                }
-            )
-    return rows
 
 
 def run(
@@ -237,9 +177,21 @@ def run(
     """The neurons alone, then all networks, which must take MNIST's pixels; `keep` is given what is known so far."""
     source = images_source(mnist(data), "MNIST")
     tell("neurons alone")
-    found = {"method": METHOD, "device": _name(device), "neurons": neurons(rounds, device), "networks": {}}
+    alone = neurons.measure(subjects, rounds, device)
+    rates = Rates(
+        max(row["copy_bytes_per_second"] for row in alone),
+        matrix_rate(torch.bfloat16, device),
+        matrix_rate(torch.float32, device),
+    )
+    found = {"method": METHOD, "device": _name(device), "rates": dataclasses.asdict(rates), "neurons": alone}
+    found["networks"] = {}
     for network in networks:
-        found["networks"][network] = measure(Task(network, T, batch), source, subjects, rounds, device, tell)
+        task = Task(network, T, batch)
+        needed = work(task)
+        found["networks"][network] = measure(task, source, subjects, rounds, device, tell) | {
+            "work": dataclasses.asdict(needed),
+            "least_seconds": least_seconds(needed, rates),
+        }
         keep(found)
     return found
 

@@ -60,18 +60,37 @@ def show_gpu(result: dict[str, Any], console: Console) -> None:
             verdict = row.get("equality", {}).get("verdict", "")
             table.add_row(name, f"{1000 * step['median']:.2f}", quartiles, _number(memory, 1.0), escape(verdict))
         console.print(f"[bold]{network}, T = {found['task']['T']}, batch {found['task']['batch']}[/bold]", table)
-    table = Table(
-        "currents", "forward, ms", "of a copy's speed", "backward, ms", "of it", box=None, padding=(0, 2, 0, 0)
+        least = found["least_seconds"]
+        console.print(
+            f"least time of our step: {1000 * least['memory']:.3f} ms by memory, {1000 * least['products']:.3f} ms by "
+            f"products; it moves {found['work']['bytes'] / 2**20:.0f} MiB"
+        )
+    console.print(_neurons(result["neurons"]))
+    rates = result["rates"]
+    console.print(
+        f"{result['device']}, {result['date']}: copies {rates['bytes'] / 1e9:.0f} GB/s, products "
+        f"{rates['bfloat16'] / 1e12:.1f} (bfloat16) and {rates['float32'] / 1e12:.1f} (float32) TFLOP/s"
     )
-    for row in result["neurons"]:
-        cells = []
-        for name in ("forward", "backward"):
-            cells += [f"{1000 * row[name]['median']:.3f}", f"{100 * row['share_of_copy'][name]:.0f} %"]
-        table.add_row(" x ".join(map(str, row["shape"])), *cells)
-    console.print(table)
-    console.print(f"{result['device']}, {result['date']}")
     for name, text in result["method"].items():
         console.print(f"[bold]{name}[/bold]: {escape(text)}")
+
+
+def _neurons(rows: list[dict[str, Any]]) -> Table:
+    table = Table(
+        "neurons alone", "", "forward, ms", "of a copy's speed", "backward, ms", "of it", "memory, MiB",
+        "against the reference", box=None, padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    for row in rows:
+        shape = " x ".join(map(str, row["shape"]))
+        for name, found in row["subjects"].items():
+            if "forward" not in found:
+                table.add_row(shape, name, escape(found["status"]))
+                continue
+            cells = []
+            for part in ("forward", "backward"):
+                cells += [f"{1000 * found[part]['median']:.3f}", f"{100 * found[f'{part}_of_copy']:.0f} %"]
+            table.add_row(shape, name, *cells, _number(found["memory_mib"], 1.0), escape(found["equality"]))
+    return table
 
 
 def _table(network: str, found: dict[str, Any]) -> Table:

@@ -36,19 +36,23 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(median, lower, upper, len(values))
 
 
+# Seconds of a call.
+Clock = Callable[[Callable[[], object]], float]
+
+
 def clock(action: Callable[[], object]) -> float:
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun
 
 
-def warm_up(action: Callable[[], object], again: int = 3) -> tuple[float, float]:
+def warm_up(action: Callable[[], object], again: int = 3, clock: Clock = clock) -> tuple[float, float]:
     """Seconds of the first call, in which compilers work, and of the fastest of a few more."""
     first = clock(action)
     return first, min(clock(action) for _ in range(again))
 
 
-def turn(action: Callable[[], object], expected: float) -> float:
+def turn(action: Callable[[], object], expected: float, clock: Clock = clock) -> float:
     """Seconds of a call: mean over a turn, which is longer than the clock's and the scheduler's grain."""
     if expected < SHORT:
         action()
@@ -67,6 +71,7 @@ def interleave(
     rounds: int,
     limited: Sequence[str] = (),
     tell: Callable[[str], None] = lambda _: None,
+    clock: Clock = clock,
 ) -> dict[str, Spread]:
     """Time every action in every round, the first to go changing from round to round.
 
@@ -84,7 +89,7 @@ def interleave(
         tell(f"round {number + 1} of {rounds}")
         for name in names[number % len(names) :] + names[: number % len(names)]:
             if number < quota[name]:
-                values[name].append(turn(actions[name], expected[name]))
+                values[name].append(turn(actions[name], expected[name], clock))
     return {name: spread(found) for name, found in values.items()}
 
 

@@ -1,6 +1,9 @@
 """The Triton kernels against the reference: on a GPU where there is one, else on the CPU by Triton's interpreter."""
 
 import functools
+import os
+import subprocess
+import sys
 from typing import get_args
 
 import pytest
@@ -249,3 +252,38 @@ def test_what_may_not_run_is_said():
         assert not paths.triton(torch.zeros(1, device="meta"))
     with paths.reference_only():
         assert not paths.triton(torch.zeros(1, device=DEVICE))
+
+
+# --- torch.compile -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "shape"), [("12-8-3", (4, 2, 12)), ("6x6-2C3-P2-3", (3, 2, 1, 6, 6))])
+def test_torch_compile_takes_a_network_on_the_kernels_without_a_graph_break(text: str, shape: tuple[int, ...]):
+    """In a process of its own: in this one the tests' checks of shapes wrap every function."""
+    code = f"""
+import contextlib, torch
+from stbp import Spikes, nn
+from stbp.ops import gpu, paths
+
+device = "{DEVICE}"
+net = nn.build("{text}").to(device)
+x = (torch.rand({shape}, generator=torch.Generator().manual_seed(1)) < 0.4).float()
+goal = torch.rand(*x.shape[:2], 3).to(device)
+with contextlib.nullcontext() if device == "cuda" else paths.interpreted():
+    for given in (x.to(device), Spikes.pack(x).to(device)):
+        step = torch.compile(lambda x: net(x), fullgraph=True, backend="aot_eager")
+        found = []
+        for run in (step, net):
+            with paths.watch() as seen:
+                o = run(given)
+                found.append((o, torch.autograd.grad((o * goal).sum(), list(net.parameters()))))
+            assert seen and all(path.kernel in ("triton", "dense") for path in seen), seen
+            assert any(path.kernel == "triton" for path in seen), seen
+        assert torch.equal(found[0][0], found[1][0])
+        for compiled, eager in zip(found[0][1], found[1][1], strict=True):
+            torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-5)
+        torch._dynamo.reset()
+"""
+    environment = os.environ | ({} if DEVICE == "cuda" else {"TRITON_INTERPRET": "1"})
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
