@@ -92,6 +92,8 @@ class Experiment:
     learning_rate: float = 1e-3
     # Momentum, with sgd only.
     momentum: float | None = None
+    # With adam only: after each step, weights and biases shrink by this share times the learning rate (AdamW).
+    weight_decay: float = 0.0
     # Learning rate over time: constant; times step_factor every step_epochs epochs; half a cosine down to zero.
     schedule: Literal["constant", "step", "cosine"] = "cosine"
     # Epochs between two steps of the schedule, with schedule step only.
@@ -137,6 +139,7 @@ class Experiment:
             "width": (0 < self.width < math.inf, "positive"),
             "bias": (0 <= self.bias < math.inf, "0 or more"),
             "learning_rate": (0 < self.learning_rate < math.inf, "positive"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "0 or more"),
             "momentum": (self.momentum is None or 0 <= self.momentum < 1, "in [0, 1)"),
             "step_epochs": (self.step_epochs is None or self.step_epochs >= 1, "at least 1"),
             "step_factor": (self.step_factor is None or 0 < self.step_factor <= 1, "in (0, 1]"),
@@ -161,6 +164,10 @@ class Experiment:
             raise ValueError(f"fold must be in 0..{self.folds - 1} with folds {self.folds}; got {self.fold}")
         if self.momentum is not None and self.optimizer != "sgd":
             raise ValueError(f"momentum has no effect with optimizer {self.optimizer}; use sgd or leave momentum away")
+        if self.weight_decay and self.optimizer != "adam":
+            raise ValueError(
+                f"weight_decay has no effect with optimizer {self.optimizer}; use adam or leave weight_decay away"
+            )
         for name in ("step_epochs", "step_factor"):
             if (getattr(self, name) is not None) != (self.schedule == "step"):
                 raise ValueError(

@@ -10,7 +10,9 @@ def optimizer(experiment: Experiment, net: torch.nn.Module, rate: Tensor | None)
     """The experiment's optimiser; one whose learning rate is a tensor, `rate`, can be recorded."""
     if experiment.optimizer == "adam":
         lr, recorded = (experiment.learning_rate, False) if rate is None else (rate, rate.is_cuda)
-        adam = torch.optim.Adam(net.parameters(), lr=lr, fused=True, capturable=recorded)
+        decay = experiment.weight_decay
+        kind = torch.optim.AdamW if decay else torch.optim.Adam
+        adam = kind(net.parameters(), lr=lr, fused=True, capturable=recorded, weight_decay=decay)
         adam._warned_capturable_if_run_uncaptured = True  # some steps are not recorded, which is meant
         return adam
     return torch.optim.SGD(net.parameters(), lr=experiment.learning_rate, momentum=experiment.momentum or 0.0)

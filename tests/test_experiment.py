@@ -30,6 +30,8 @@ def example(**fields) -> Experiment:
         ({"dataset": "imagenet"}, "dataset must be one of digits"),
         ({"name": "a/b"}, "usable as the name of a folder"),
         ({"momentum": 0.9}, "momentum has no effect with optimizer adam"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
+        ({"optimizer": "sgd", "weight_decay": 0.1}, "weight_decay has no effect with optimizer sgd"),
         ({"step_epochs": 3}, "step_epochs and schedule step go together"),
         ({"schedule": "step", "step_epochs": 3}, "step_factor and schedule step go together"),
         ({"patience": 3}, "patience needs a validation split"),

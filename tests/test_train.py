@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import stbp
-from stbp import checkpoint, report, runs, train
+from stbp import checkpoint, nn, report, runs, train
 from stbp.evaluation import BATCH, Run
+from stbp.optimizer import optimizer
 from stbp.progress import Silent, stop_requests
 
 SMALL = dataclasses.replace(stbp.experiments()["digits-mlp"], network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
@@ -218,24 +220,39 @@ def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp
     assert equal(weights(stbp.fit(SMALL, out=tmp_path / "run", resume=True, report=Silent())), weights(uninterrupted))
 
 
-def test_momentum_and_every_schedule_resume_bit_for_bit(tmp_path: Path, monkeypatch):
-    stepping = dataclasses.replace(
-        SMALL,
-        optimizer="sgd",
-        momentum=0.9,
-        learning_rate=0.2,
-        epochs=2,
-        validation=100,
-        schedule="step",
-        step_epochs=1,
-        step_factor=0.5,
-    )
-    whole = stbp.fit(stepping, report=Silent())
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {
+            "optimizer": "sgd",
+            "momentum": 0.9,
+            "learning_rate": 0.2,
+            "schedule": "step",
+            "step_epochs": 1,
+            "step_factor": 0.5,
+        },
+        {"weight_decay": 0.3, "average": 0.9},
+    ],
+)
+def test_every_optimizer_and_schedule_resumes_bit_for_bit(fields: dict[str, Any], tmp_path: Path, monkeypatch):
+    changed = dataclasses.replace(SMALL, epochs=2, validation=100, **fields)
+    whole = stbp.fit(changed, report=Silent())
     stop_after(monkeypatch, 10)
     with pytest.raises(KeyboardInterrupt):
-        stbp.fit(stepping, out=tmp_path / "run", report=Silent())
+        stbp.fit(changed, out=tmp_path / "run", report=Silent())
     monkeypatch.setattr(train, "stop_requests", stop_requests)
-    assert equal(weights(stbp.fit(stepping, out=tmp_path / "run", resume=True, report=Silent())), weights(whole))
+    assert equal(weights(stbp.fit(changed, out=tmp_path / "run", resume=True, report=Silent())), weights(whole))
+
+
+def test_weights_decay_by_their_share_of_the_learning_rate_beside_adams_step():
+    net = nn.build("3-4-2")
+    before = [p.detach().clone() for p in net.parameters()]
+    decaying = optimizer(dataclasses.replace(SMALL, weight_decay=0.5, learning_rate=0.1), net, None)
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    decaying.step()
+    for p, start in zip(net.parameters(), before, strict=True):
+        torch.testing.assert_close(p.detach(), start * (1 - 0.5 * 0.1))
 
 
 SCRIPT = """
