@@ -137,6 +137,20 @@ def test_every_option_equals_the_slow_loop(T, options, augmentation, nan_filled_
     assert torch.equal(binary.dense(), (expected > 0).float())
 
 
+@pytest.mark.parametrize(
+    ("T", "options"),
+    [(T, o) for T, o in CASES if o.parts != "events"],
+    ids=lambda v: str(v) if isinstance(v, int) else "",
+)
+def test_the_order_of_events_makes_no_difference(T, options):
+    random, options = np.random.default_rng(1), dataclasses.replace(options, counts=True)
+    shuffled = [random.permutation(one) for one in recordings()]
+    made = [frames(*packed(events), torch.arange(5), T, (H, W), options) for events in (recordings(), shuffled)]
+    assert isinstance(made[0], torch.Tensor)
+    assert isinstance(made[1], torch.Tensor)
+    assert torch.equal(*made)
+
+
 def test_the_kernel_is_what_runs_unless_switched_off(isa):
     with paths.watch() as seen:
         frames(*packed(recordings()), torch.arange(5), 3, (H, W))

@@ -102,6 +102,9 @@ class Step {
         if (n) origin_ = c.parts == TIME ? first : 0, divisor_ = c.parts == TIME ? last + 1 - first : n;
     }
 
+    // The least value of a step.
+    int64_t first(int64_t step) const { return origin_ + (step * divisor_ + multiplier_ - 1) / multiplier_; }
+
     int64_t of(int64_t value) {    // negative before the first
         int64_t scaled = (value - origin_) * multiplier_;
         if (scaled < 0) return -1;
@@ -113,24 +116,45 @@ class Step {
     int64_t origin_ = 0, multiplier_ = 1, divisor_ = 1, step_ = 0, low_ = 0;
 };
 
-// As `each`, where no event is moved, late or dropped: a quarter of the time.
-template <class F>
-void each_unchanged(const Events events, const Choice c, F put) {
+// Where the events of one sample go: `at(k)` is its frame of step k.
+template <class Cell>
+struct Frames {
+    uint8_t* rows;
+    int64_t B, b;
+    size_t row;
+    Cell* at(int64_t k) const { return reinterpret_cast<Cell*>(rows + (k * B + b) * row); }
+};
+
+inline void put(uint8_t* frame, size_t i) { frame[i / 8] |= (uint8_t)(1u << i % 8); }
+inline void put(float* frame, size_t i) { frame[i] += 1; }
+
+// As `each`, where no event is moved, late or dropped. Events of a step follow each other, so that each costs little
+// more than its own bit.
+template <class Cell>
+void each_unchanged(const Events events, const Choice c, const Frames<Cell> frames) {
     Step step(events, c);
-    int64_t j = 0;
+    size_t places = c.H * c.W;
+    uint64_t begin = 0, length = 0;    // the times of the events that go to `frame`
+    Cell* frame = nullptr;
     for (int64_t e = 0; e < events.n; e++) {
-        int64_t t = events.t[e], x = events.x[e], y = events.y[e];
-        if (t < c.start_us || t >= c.stop_us) continue;
-        int64_t k = step.of(c.parts == EVENTS ? j++ : t);
-        if (k < 0 || k >= c.T || x >= c.W || y >= c.H) continue;
-        put(k, (events.p_of(e) * c.H + y) * c.W + x);
+        int64_t t = events.t[e];
+        size_t x = events.x[e], y = events.y[e];
+        if ((uint64_t)t - begin >= length) {
+            if (t < c.start_us || t >= c.stop_us) continue;
+            int64_t k = step.of(t);
+            if (k < 0 || k >= c.T) continue;
+            begin = std::max(step.first(k), c.start_us), length = std::min(step.first(k + 1), c.stop_us) - begin;
+            frame = frames.at(k);
+        }
+        if (x < (size_t)c.W && y < (size_t)c.H) put(frame, y * c.W + x + (events.p_of(e) ? places : 0));
     }
 }
 
-// Calls put(step, place) for every event that has one.
-template <class F>
-void each(const Events events, uint32_t sample, const Choice c, F put) {    // copies: no byte written can alias them
-    if (!(c.drop || c.jitter_us || c.shift || c.stabilize)) return each_unchanged(events, c, put);
+// Puts every event that has one into its place.
+template <class Cell>
+void each(const Events events, uint32_t sample, const Choice c, const Frames<Cell> frames) {    // copies: no byte
+    if (!(c.drop || c.jitter_us || c.shift || c.stabilize || c.parts == EVENTS))                // written can alias them
+        return each_unchanged(events, c, frames);
     Draws draws(c, sample);
     Step step(events, c);
     int64_t dx = 0, dy = 0, j = 0;
@@ -144,7 +168,7 @@ void each(const Events events, uint32_t sample, const Choice c, F put) {    // c
         if (c.stabilize && !stabilize(t, x, y, c)) continue;
         x += dx, y += dy;
         if (x < 0 || y < 0 || x >= c.W || y >= c.H) continue;
-        put(k, (events.p_of(e) * c.H + y) * c.W + x);
+        put(frames.at(k), (events.p_of(e) * c.H + y) * c.W + x);
     }
 }
 
@@ -158,12 +182,12 @@ STBP_API void stbp_frames(const uint32_t* t, const uint8_t* x, const uint8_t* y,
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
     for (int64_t b = 0; b < B; b++) {
         int64_t first = offsets[ids[b]], n = offsets[ids[b] + 1] - first;
-        auto at = [&](int64_t k) { return rows + (k * B + b) * row; };
-        for (int64_t k = 0; k < c.T; k++) std::memset(at(k), 0, row);
+        Frames<uint8_t> bits{rows, B, b, row};
+        for (int64_t k = 0; k < c.T; k++) std::memset(bits.at(k), 0, row);
         Events events{t + first, x + first, y + first, p, first, n};
         if (c.counts)
-            each(events, (uint32_t)ids[b], c, [&](int64_t k, size_t i) { reinterpret_cast<float*>(at(k))[i] += 1; });
+            each(events, (uint32_t)ids[b], c, Frames<float>{rows, B, b, row});
         else
-            each(events, (uint32_t)ids[b], c, [&](int64_t k, size_t i) { at(k)[i / 8] |= (uint8_t)(1u << i % 8); });
+            each(events, (uint32_t)ids[b], c, bits);
     }
 }
