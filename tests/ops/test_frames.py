@@ -145,10 +145,20 @@ def test_every_option_equals_the_slow_loop(T, options, augmentation, nan_filled_
 def test_the_order_of_events_makes_no_difference(T, options):
     random, options = np.random.default_rng(1), dataclasses.replace(options, counts=True)
     shuffled = [random.permutation(one) for one in recordings()]
-    made = [frames(*packed(events), torch.arange(5), T, (H, W), options) for events in (recordings(), shuffled)]
-    assert isinstance(made[0], torch.Tensor)
-    assert isinstance(made[1], torch.Tensor)
-    assert torch.equal(*made)
+    sorted_, mixed = (frames(*packed(e), torch.arange(5), T, (H, W), options) for e in (recordings(), shuffled))
+    assert isinstance(sorted_, torch.Tensor)
+    assert isinstance(mixed, torch.Tensor)
+    assert torch.equal(sorted_, mixed)
+
+
+@pytest.mark.parametrize(("T", "options"), [(7, FrameOptions("time")), (7, FrameOptions(step_us=13))])
+def test_every_microsecond_goes_to_its_step_in_any_order(T, options):
+    t = np.random.default_rng(2).permutation(100)
+    events = np.stack([t, *np.zeros((3, 100), int)], 1)
+    counts = frames(*packed([events]), torch.arange(1), T, (H, W), dataclasses.replace(options, counts=True))
+    assert isinstance(counts, torch.Tensor)
+    steps = T * t // 100 if options.parts == "time" else t // 13
+    assert counts[:, 0, 0, 0, 0].tolist() == np.bincount(steps, minlength=T)[:T].tolist()
 
 
 def test_the_kernel_is_what_runs_unless_switched_off(isa):

@@ -143,7 +143,7 @@ void each_unchanged(const Events events, const Choice c, const Frames<Cell> fram
             if (t < c.start_us || t >= c.stop_us) continue;
             int64_t k = step.of(t);
             if (k < 0 || k >= c.T) continue;
-            begin = std::max(step.first(k), c.start_us), length = std::min(step.first(k + 1), c.stop_us) - begin;
+            begin = step.first(k), length = std::min(step.first(k + 1), c.stop_us) - begin;
             frame = frames.at(k);
         }
         if (x < (size_t)c.W && y < (size_t)c.H) put(frame, y * c.W + x + (events.p_of(e) ? places : 0));
