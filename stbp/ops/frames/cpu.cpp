@@ -20,7 +20,8 @@ struct Events {    // of one recording
     const uint32_t* t;
     const uint8_t *x, *y;
     const uint8_t* p;    // of all recordings, one bit each
-    int64_t first, n;
+    uint64_t first;
+    int64_t n;
     int p_of(int64_t e) const { return p[(first + e) / 8] >> ((first + e) % 8) & 1; }
 };
 
@@ -184,7 +185,7 @@ STBP_API void stbp_frames(const uint32_t* t, const uint8_t* x, const uint8_t* y,
         int64_t first = offsets[ids[b]], n = offsets[ids[b] + 1] - first;
         Frames<uint8_t> bits{rows, B, b, row};
         for (int64_t k = 0; k < c.T; k++) std::memset(bits.at(k), 0, row);
-        Events events{t + first, x + first, y + first, p, first, n};
+        Events events{t + first, x + first, y + first, p, (uint64_t)first, n};
         if (c.counts)
             each(events, (uint32_t)ids[b], c, Frames<float>{rows, B, b, row});
         else
