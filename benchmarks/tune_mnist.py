@@ -51,6 +51,9 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
             {"epochs": 40, "drop": 0.15},
             {"epochs": 60, "drop": 0.3},
             {"epochs": 40, "average": 0.9998},
+            {"epochs": 40, "average": 0.9995, "weight_decay": 0.1},
+            {"weight_decay": 0.1},
+            {"epochs": 40, "average": 0.9995},
         ),
     ),
     "mnist-mlp-elastic": (
