@@ -180,7 +180,8 @@ def plot(
 
 def report(
     add: Annotated[
-        tuple[Path, ...], tyro.conf.arg(metavar="RUN...", help="Finished runs, one a seed, to join into one result.")
+        tuple[Path, ...],
+        tyro.conf.arg(metavar="RUN...", help="Finished runs, one a seed, to join with the result there is."),
     ] = (),
     readme: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help="Put the table into this README.")] = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PAGE.html", help="Write everything as one page.")] = None,

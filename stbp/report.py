@@ -22,8 +22,18 @@ BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "
 
 
 def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
-    """Join finished runs into a result file; return its path. Errors as for `join`."""
-    return write(*join(folders), into)
+    """Join finished runs with the result that is there; return the path of its file. Errors as for `join`."""
+    experiment, result = join(folders)
+    place = shelf(experiment, into)
+    path = place / f"{file_name(experiment)}.json"
+    if path.exists() and experiment.folds is None:
+        experiment, result = join(folders, json.loads(path.read_text()))
+    return write(experiment, result, place)
+
+
+def shelf(experiment: Experiment, results: Path) -> Path:
+    """The folder of an experiment's result: variants of registered experiments lie apart."""
+    return results if is_registered(experiment) else results / "variants"
 
 
 def write(experiment: Experiment, result: dict[str, Any], into: Path) -> Path:
@@ -71,7 +81,10 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
     }
     if first.folds is None:
         if len(seeds) < len(runs):
-            raise ValueError(f"every run must have a seed of its own; got seeds {[run[0].seed for run in runs]}")
+            raise ValueError(
+                "every run must have a seed of its own, other than those in results; "
+                f"got seeds {[run[0].seed for run in runs]}"
+            )
         return first, result
     found = [experiment.fold for experiment, _, _ in runs]
     if len(seeds) > 1 or found != list(range(first.folds)):

@@ -125,9 +125,7 @@ class Plan:
         return written
 
     def _place(self, experiment: Experiment, result: dict[str, Any]) -> Path:
-        """Variants of registered experiments lie apart."""
-        folder = self._folder_for([run["summary"]["commit"] for run in result["runs"]])
-        return folder if report.is_registered(experiment) else folder / "variants"
+        return report.shelf(experiment, self._folder_for([run["summary"]["commit"] for run in result["runs"]]))
 
     def _folder_for(self, commits: Sequence[str | None]) -> Path:
         """Published is what comes from commits without changes, in a checkout."""

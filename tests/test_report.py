@@ -37,6 +37,18 @@ def test_runs_of_several_seeds_join_into_one_result(folders, tmp_path: Path):
     assert str(folders[0].parent) not in path.read_text()
 
 
+def test_seeds_are_added_to_those_that_are_there(folders, tmp_path: Path):
+    """A variant of a registered experiment lies apart; a seed that is there is not written over."""
+    first = report.collect(folders[:1], tmp_path)
+    assert first.parent == tmp_path / "variants"
+    assert report.collect(folders[1:], tmp_path) == first
+    assert first.read_text() == report.collect(folders, tmp_path / "at-once").read_text()
+    before = first.read_text()
+    with pytest.raises(ValueError, match=r"other than those in results; got seeds \[0, 1, 1\]"):
+        report.collect(folders[:1], tmp_path)
+    assert first.read_text() == before
+
+
 def test_runs_that_do_not_belong_together_are_refused(folders, tmp_path: Path):
     with pytest.raises(ValueError, match="a seed of its own"):
         report.collect([folders[0], folders[0]], tmp_path)
