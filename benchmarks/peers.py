@@ -214,8 +214,15 @@ PEERS = (
     Entry("dense synapses alone", "bound", synapses, note="no neurons: what no framework with dense products beats"),
 )
 
-# On a GPU besides. Which of its kernels: native ones where they were built with it, otherwise Triton's, unless the
-# environment's SJ_LIF_CUDA_IMPLEMENTATION says cuda, triton or torch.
+
+def _implementation(device: torch.device) -> str:
+    """cuda (native, where that was built), triton or torch; SJ_LIF_CUDA_IMPLEMENTATION in the environment decides."""
+    from spikingjelly._ops import lif
+
+    return str(lif._selection.diagnostics(device)["implementation"])
+
+
+# On a GPU besides.
 GPU_PEERS = (
     Entry(
         "spikingjelly, its kernels",
@@ -223,5 +230,6 @@ GPU_PEERS = (
         lambda task: spikingjelly(task, triangle=True),
         "spikingjelly",
         note="a triangle: its kernels have no rectangle",
+        chosen=_implementation,
     ),
 )

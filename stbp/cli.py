@@ -231,7 +231,12 @@ def bench(
     device: Annotated[str, tyro.conf.arg(help="cpu or cuda: what is measured differs.")] = "cpu",
     rounds: Annotated[int, tyro.conf.arg(help="Turns of each subject; median and quartiles are over them.")] = 15,
     threads: int = 2,
-    networks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NETWORK...", help="Others than the default.")] = (),
+    networks: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(metavar="NETWORK...", help="Others than the default; on cuda, neurons stands for neurons alone."),
+    ] = (),
+    T: Annotated[int, tyro.conf.arg(help="Steps of the window; not for --sweep.")] = 30,
+    batch: Annotated[int, tyro.conf.arg(help="Samples of a step; not for --sweep.")] = 100,
     data: DataFolder = None,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for the JSON and the picture.")] = Path("bench"),
     json: Json = False,
@@ -247,6 +252,8 @@ def bench(
         rounds=rounds,
         threads=threads,
         networks=networks,
+        T=T,
+        batch=batch,
         data=data,
         out=out,
     )

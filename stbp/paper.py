@@ -122,7 +122,7 @@ _PEDESTRIAN_MLP = Experiment(
 _PEDESTRIAN_CNN = replace(_PEDESTRIAN_MLP, name="pedestrian-cnn", network="28x28-6C3-300-2", epochs=20)
 
 # Ours: the best of the settings tried on validation samples with 784-400-10, benchmarks/tune_mnist.py. With 784-800-10
-# twice the epochs and dropped pixels gave 0.04 points more there, a quarter of a standard error.
+# twice the epochs and twice as long an average were the best of eight.
 _TUNED_MLP = Experiment(
     name="mnist-mlp-tuned",
     dataset="mnist",
@@ -190,7 +190,7 @@ _ENTRIES = (
         replace(_TUNED_400, name="mnist-mlp-400-elastic", shift=1, elastic=1.0),
         "the ablation's MLP with shifts of a pixel and elastic distortion",
     ),
-    Entry(_TUNED_MLP, "tuned: the paper's MLP"),
+    Entry(replace(_TUNED_MLP, average=0.9995, epochs=40), "tuned: the paper's MLP"),
     Entry(
         replace(_TUNED_MLP, name="mnist-mlp-elastic", shift=1, elastic=1.0, epochs=40),
         "the same with shifts of a pixel and elastic distortion",

@@ -9,7 +9,7 @@ from rich.console import Console
 import stbp
 from stbp import bench
 from stbp.bench import equality, gpu, memory, neurons, picture, sweeping, table, timing
-from stbp.bench.device import event_clock, matrix_rate, most_memory
+from stbp.bench.device import copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory
 from stbp.bench.roofline import Rates, least_seconds, work
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, TorchSubject, ours, ours_dense, stages
 from stbp.bench.work import on_grid, synthetic_source, trained
@@ -260,20 +260,29 @@ def test_the_benchmark_of_a_gpu_measures_steps_and_neurons(monkeypatch: pytest.M
     monkeypatch.setattr(neurons, "STEPS", (2,))
     monkeypatch.setattr(neurons, "ELEMENTS", 100)
     monkeypatch.setattr(gpu, "matrix_rate", lambda dtype, device: 1e12)
-    monkeypatch.setattr(gpu, "mnist", lambda data: None)
-    monkeypatch.setattr(gpu, "images_source", lambda images, words: SOURCE)
+    monkeypatch.setattr(gpu, "copy_rate", lambda device: 1e9)
+    monkeypatch.setattr(gpu, "synthetic_source", lambda task, density: SOURCE)
     here, kept = torch.device("cpu"), []
-    measured = gpu.run(ENTRIES, 3, None, here, [TASK.network], TASK.T, TASK.batch, lambda text: None, kept.append)
-    assert kept == [measured]
+    peer = dataclasses.replace(ENTRIES[1], name="a peer", kind="peer")
+    networks, keep = ["neurons", TASK.network], lambda found: kept.append(sorted(found["networks"]))
+    measured = gpu.run((*ENTRIES, peer), 3, None, here, networks, TASK.T, TASK.batch, lambda text: None, keep)
+    assert kept == [[], [TASK.network]]
     found = measured["networks"][TASK.network]
-    assert [row["equality"]["verdict"] for row in found["subjects"].values()] == ["equal", "equal"]
+    assert {name: row["equality"]["verdict"] for name, row in found["subjects"].items()} == {
+        **dict.fromkeys((OURS, "stbp, dense products", "a peer"), "equal"),
+        **dict.fromkeys(("stbp, float32 products", "stbp, tf32 products"), "equal"),
+        "stbp, recorded": "equal to the steps one by one",
+    }
     assert all(row["step"]["rounds"] == 3 for row in found["subjects"].values())
+    for name, ratio in found["ratios"].items():
+        medians = [found["subjects"][subject]["step"]["median"] for subject in ("a peer", name)]
+        assert ratio["step"]["all"]["ratio"] == pytest.approx(medians[0] / medians[1])
     assert found["least_seconds"]["products"] == pytest.approx(
         (found["work"]["bfloat16"] + found["work"]["float32"]) / 1e12
     )
     assert [row["shape"] for row in measured["neurons"]] == [[2, 8, 6], [2, 2, 2, 3, 3]]
     for row in measured["neurons"]:
-        assert list(row["subjects"]) == [OURS]  # of the references nobody asks how fast they are
+        assert list(row["subjects"]) == [OURS, "a peer"]  # of the references nobody asks how fast they are
         ours = row["subjects"][OURS]
         assert ours["equality"] == "equal"
         for name in ("forward", "backward"):
@@ -331,6 +340,7 @@ def test_the_work_of_a_step_is_counted_from_the_network():
     parameters = 3 * 9 + 3 + 10 * pooled + 10
     neurons_moved = frames * (maps + 10) * (3 * 4 + 1 / 8 + 3 * 4)
     gradients = 4 * frames * (maps + 10) + 4 * frames * (10 + pooled)
+    gradients += 4 * frames * (64 + pooled)  # counts of the input, a byte each, written and read twice
     assert found.bytes == 2 * frames * 8 + 40 * parameters + neurons_moved + gradients
     assert least_seconds(found, Rates(found.bytes, found.bfloat16, found.float32)) == {"memory": 1.0, "products": 2.0}
 
@@ -339,6 +349,25 @@ def test_a_clock_of_a_cpu_and_rates():
     assert event_clock(torch.device("cpu")) is timing.clock
     assert most_memory(lambda: None, torch.device("cpu")) is None
     assert matrix_rate(torch.float32, torch.device("cpu"), size=16) > 0
+    assert copy_rate(torch.device("cpu"), elements=16) > 0
+
+
+def test_a_recorded_step_whose_gradient_is_another_is_not_timed(weights):
+    here = torch.device("cpu")
+    batches = gpu.Batches(SOURCE, TASK, here)
+    recorded = gpu.Recorded(gpu.OnDevice(ours(TASK), here, packs=True), batches, weights)
+    assert recorded.check(gpu.OnDevice(ours(TASK), here, packs=True), weights).equal
+    other = gpu.OnDevice(ours(dataclasses.replace(TASK, decay=0.5)), here, packs=True)
+    recorded = gpu.Recorded(gpu.OnDevice(ours(TASK), here, packs=True), batches, weights)
+    with pytest.raises(ValueError, match="not timed: its gradient is not that of the steps one by one"):
+        recorded.check(other, weights)
+
+
+def test_convolutions_of_all_are_float32_for_a_while():
+    before = torch.backends.cudnn.conv.fp32_precision  # pyright: ignore[reportAttributeAccessIssue]
+    with float32_convolutions():
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee"  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.backends.cudnn.conv.fp32_precision == before  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_batches_on_a_device_go_round(monkeypatch: pytest.MonkeyPatch):

@@ -103,8 +103,11 @@ def main(
     if sweep and device != "cpu":
         raise ValueError("sweep runs on the cpu alone; leave device away")
     where = device_called(device)
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1; got {rounds}")
+    for name, number in (("rounds", rounds), ("T", T), ("batch", batch)):
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1; got {number}")
+    if sweep and (T, batch) != (30, 100):
+        raise ValueError(f"the sweep has its own steps and batches; leave T and batch away; got {T}, {batch}")
     timing.set_threads(threads)
     home, subjects = folder(out), entries(peers, where.type)
     if where.type == "cuda":
@@ -119,12 +122,12 @@ def main(
         from stbp.bench import sweeping
 
         return sweeping.run(subjects, rounds, data, home, describe(subjects, rounds), tell)
-    images = mnist(data) if any(_takes_mnist(Task(network)) for network in networks) else None
+    images = mnist(data) if any(takes_mnist(Task(network)) for network in networks) else None
     result = {**describe(subjects, rounds), "method": METHOD, "networks": {}}
     begun = result.pop("begun")
     for network in networks:
         task = Task(network, T, batch)
-        on_mnist = images is not None and _takes_mnist(task)
+        on_mnist = images is not None and takes_mnist(task)
         source = images_source(images, "MNIST") if images and on_mnist else synthetic_source(task, density)
         result["networks"][network] = measure(task, source, subjects, rounds, on_mnist, tell)
         result["openmp_runtimes"] = [Path(file).name for file in native.openmp_runtimes()]
@@ -136,7 +139,8 @@ def main(
     return result
 
 
-def _takes_mnist(task: Task) -> bool:
+def takes_mnist(task: Task) -> bool:
+    """Whether a network takes MNIST's pixels and has its classes."""
     return task.classes == 10 and math.prod(task.shape) == PIXELS
 
 

@@ -9,22 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stbp.bench import neurons, timing
-from stbp.bench.device import event_clock, matrix_rate, most_memory
-from stbp.bench.equality import Reference
+from stbp.bench import neurons, ratios, takes_mnist, timing
+from stbp.bench.device import allocated, copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory, warm
+from stbp.bench.equality import Difference, Reference, difference
 from stbp.bench.roofline import Rates, least_seconds, work
-from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, ours_in_training
-from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, trained
+from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, ours_by, ours_in_training
+from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, synthetic_source, trained
 from stbp.graph import beside
 from stbp.ops.spikes import Spikes
 
-NETWORKS = ("784-800-10", "28x28-15C5-P2-40C5-P2-300-10", "784-16384-10")
+ALONE, RECORDED = "neurons", f"{OURS}, recorded"
+NETWORKS = (
+    ALONE, "784-400-10", "784-800-10", "784-400-400-10", "28x28-15C5-P2-40C5-P2-300-10", "2312-800-10", "784-16384-10",
+)  # fmt: skip
+DENSITY = 0.02  # of synthetic input: N-MNIST's
+PRODUCTS = tuple(
+    Entry(f"{OURS}, {how} products", "variant", ours_by(how), note=f"products of weights and spikes in {how}")
+    for how in ("float32", "tf32")
+)
 
 METHOD = {
     "step": "end to end, from uint8 images and labels on the device: encoding by each library's own encoder, forward, "
     "loss, backward, optimiser; between two events of the device around a turn of some steps; learning rate 0, weights "
     f"after {WARM_STEPS} steps of our own training",
     "recorded": "the same step of ours, encoder and optimiser included, replayed as one CUDA graph",
+    "precision": "convolutions and products of all in float32, never TF32, but for the row that says so",
     "memory": "most memory allocated at once by a few steps, above what was before the network was made",
     "neurons": "forward and backward of the neurons alone, of peers that torch.compile did not make; of the copy's "
     f"speed: {neurons.MOVED} bytes for each pass, step and neuron, {neurons.COPIED} for the copy",
@@ -80,20 +89,52 @@ class Recorded:
 
     def __init__(self, subject: OnDevice, batches: Batches, weights: Weights):
         self.subject, self.batches = subject, batches
-        subject.start(weights, 0.0)
-        subject.subject.optimizer = torch.optim.Adam(subject.subject.parameters, lr=0.0, fused=True, capturable=True)
+        begin(subject, weights)
         with beside(subject.device):
-            self._step()
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self._step()
+            self.step()
+        self.replay = self.step  # where nothing can be recorded
+        if subject.device.type == "cuda":
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                self.step()
+            self.replay = graph.replay
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One step as it is recorded, always on the same batch."""
         self.batches.at = 0
         self.batches.step(self.subject)
 
     def __call__(self) -> None:
-        self.graph.replay()
+        self.replay()
+
+    def check(self, other: OnDevice, weights: Weights) -> Difference:
+        """Of Adam's means of the gradient after a rehearsal and a replay, to those of `other` after two steps.
+
+        Raises:
+            ValueError: they are not equal: the replayed step is not to be timed.
+        """
+        self()
+        begin(other, weights)
+        for _ in range(2):
+            self.batches.at = 0
+            self.batches.step(other)
+        nothing = torch.zeros(1)
+        found = difference(nothing, _means(self.subject), (nothing, _means(other)))
+        if not found.equal:
+            raise ValueError(f"{RECORDED} is not timed: its gradient is not that of the steps one by one: {found}")
+        return found
+
+
+def begin(subject: OnDevice, weights: Weights) -> None:
+    """Weights, and an optimiser that can be recorded."""
+    subject.start(weights, 0.0)
+    parameters, cuda = subject.subject.parameters, subject.device.type == "cuda"
+    subject.subject.optimizer = torch.optim.Adam(parameters, lr=0.0, fused=True, capturable=cuda)
+
+
+def _means(subject: OnDevice) -> list[Tensor]:
+    state = subject.subject.optimizer.state
+    return [state[p]["exp_avg"].cpu() for p in subject.subject.parameters]
 
 
 def measure(
@@ -104,13 +145,14 @@ def measure(
     device: torch.device,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Everything about one network: a row for every subject."""
+    """Everything about one network: a row for every subject, and the ratios."""
     weights = trained(task, source)
     x, y = source.spikes(WARM_STEPS, task)
     reference, batches = Reference(task, weights, x, y), Batches(source, task, device)
     rows: dict[str, dict[str, Any]] = {}
     actions: dict[str, Callable[[], object]] = {}
-    for entry in subjects:
+    torch.compiler.reset()
+    for entry in (*subjects, *PRODUCTS):
         row = rows[entry.name] = {"kind": entry.kind, "compiled": entry.compiled, "note": entry.note}
         if not entry.installed or entry.package == "spyx":
             row["status"] = "not installed" if not entry.installed else "left out: XLA has its own GPU build"
@@ -118,21 +160,31 @@ def measure(
         tell(f"{task.network}: {entry.name}")
         try:
             actions |= _prepare(entry, task, reference, weights, batches, row, device)
-        except Exception as error:  # a peer that fails here does not cost the others their numbers
-            if entry.kind in ("ours", "dense"):
+        except Exception as error:  # a subject that fails here does not cost the others their numbers
+            if entry.kind == "ours":
                 raise
             row["status"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    if device.type == "cuda":
-        name = f"{OURS}, recorded"
-        rows[name] = {"kind": "ours", "compiled": True, "note": "one CUDA graph a step"}
-        ours = next(entry for entry in subjects if entry.name == OURS)
-        replay = Recorded(_place(ours, device, task), Batches(source, task, device), weights)
-        actions[name] = replay
+    ours = next(entry for entry in subjects if entry.name == OURS)
+    before = allocated(device)
+    recorded = Recorded(_place(ours, device, task), Batches(source, task, device), weights)
+    rows[RECORDED] = {"kind": "ours", "compiled": True, "note": "one CUDA graph a step"}
+    rows[RECORDED]["memory_mib"] = most_memory(recorded, device, before)
+    equal = Recorded(_place(ours, device, task), Batches(source, task, device), weights).check(
+        _place(ours, device, task), weights
+    )
+    rows[RECORDED]["equality"] = {"verdict": "equal to the steps one by one", **dataclasses.asdict(equal)}
+    actions[RECORDED] = recorded
     clock = event_clock(device)
     expected = {name: timing.warm_up(action, clock=clock)[1] for name, action in actions.items()}
     for name, found in timing.interleave(actions, expected, rounds, [], tell, clock).items():
         rows[name] |= {"status": "timed", "step": dataclasses.asdict(found)}
-    return {"task": dataclasses.asdict(task), "input": source.words, "subjects": rows}
+    found = {OURS: rows, RECORDED: rows | {OURS: rows[RECORDED]}}
+    return {
+        "task": dataclasses.asdict(task),
+        "input": source.words,
+        "subjects": rows,
+        "ratios": {name: {key: ratios(of, key) for key in ("step", "memory_mib")} for name, of in found.items()},
+    }
 
 
 def _prepare(
@@ -146,7 +198,7 @@ def _prepare(
 ) -> dict[str, Callable[[], object]]:
     """Compare a subject with the reference, weigh it, and return its step by its name."""
     place = functools.partial(_place, entry, device)
-    before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    before = allocated(device)
     subject = place(task)
     if entry.kind != "bound":
         equality = reference.compare(dataclasses.replace(entry, build=place), subject)
@@ -154,13 +206,14 @@ def _prepare(
     subject.start(weights, 0.0)
     step = functools.partial(batches.step, subject)
     row["memory_mib"] = most_memory(step, device, before)
+    row["chosen"] = entry.chosen(device) if entry.chosen and device.type == "cuda" else ""
     return {entry.name: step}
 
 
 def _place(entry: Entry, device: torch.device, task: Task) -> OnDevice:
     subject = ours_in_training(task) if entry.kind == "ours" else entry.build(task)
     assert isinstance(subject, TorchSubject)
-    return OnDevice(subject, device, packs=entry.kind in ("ours", "dense"))
+    return OnDevice(subject, device, packs=entry.kind in ("ours", "variant", "dense"))
 
 
 def run(
@@ -174,25 +227,32 @@ def run(
     tell: Callable[[str], None],
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """The neurons alone, then all networks, which must take MNIST's pixels; `keep` is given what is known so far."""
-    source = images_source(mnist(data), "MNIST")
-    tell("neurons alone")
-    alone = neurons.measure(subjects, rounds, device)
-    rates = Rates(
-        max(row["copy_bytes_per_second"] for row in alone),
-        matrix_rate(torch.bfloat16, device),
-        matrix_rate(torch.float32, device),
-    )
-    found = {"method": METHOD, "device": _name(device), "rates": dataclasses.asdict(rates), "neurons": alone}
-    found["networks"] = {}
-    for network in networks:
-        task = Task(network, T, batch)
-        needed = work(task)
-        found["networks"][network] = measure(task, source, subjects, rounds, device, tell) | {
-            "work": dataclasses.asdict(needed),
-            "least_seconds": least_seconds(needed, rates),
-        }
-        keep(found)
+    """The neurons alone, if they are among the networks, then all networks; `keep` is given what is known so far.
+
+    Args:
+        networks: ALONE among them stands for the neurons alone. What does not take MNIST's pixels gets synthetic input.
+    """
+    images = mnist(data) if any(takes_mnist(Task(network)) for network in networks if network != ALONE) else None
+    warm(device)
+    rates = Rates(copy_rate(device), matrix_rate(torch.bfloat16, device), matrix_rate(torch.float32, device))
+    found: dict[str, Any] = {"method": METHOD, "device": _name(device), "rates": dataclasses.asdict(rates)}
+    found |= {"neurons": [], "networks": {}}
+    with float32_convolutions():
+        for network in networks:
+            tell(network)
+            if network == ALONE:
+                found["neurons"] = neurons.measure(subjects, rounds, device)
+            else:
+                task = Task(network, T, batch)
+                source = (
+                    images_source(images, "MNIST") if images and takes_mnist(task) else synthetic_source(task, DENSITY)
+                )
+                needed = work(task)
+                found["networks"][network] = measure(task, source, subjects, rounds, device, tell) | {
+                    "work": dataclasses.asdict(needed),
+                    "least_seconds": least_seconds(needed, rates),
+                }
+            keep(found)
     return found
 
 

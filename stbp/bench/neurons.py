@@ -48,7 +48,7 @@ def _row(
     actions: dict[str, Callable[[], object]] = {"copy": lambda: copy.copy_(x)}
     found: dict[str, dict[str, Any]] = {}
     for entry in subjects:
-        if entry.kind not in ("ours", "peer") or entry.compiled or not entry.installed:
+        if entry.kind not in ("ours", "peer") or entry.package == "spyx" or entry.compiled or not entry.installed:
             continue
         row = found[entry.name] = {"kind": entry.kind, "note": entry.note}
         try:
@@ -59,6 +59,7 @@ def _row(
             row["status"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             continue
         row["equality"] = equality.verdict(entry.note)
+        row["chosen"] = entry.chosen(device) if entry.chosen and device.type == "cuda" else ""
         actions |= {f"{entry.name} {name}": action for name, action in passes.items()}
     clock = event_clock(device)
     expected = {name: timing.warm_up(action, clock=clock)[1] for name, action in actions.items()}

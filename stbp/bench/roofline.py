@@ -1,7 +1,8 @@
 """What a training step of ours has to move and to multiply on a GPU, and the least time that takes at measured rates.
 
 Counted from the network alone, as `stbp.ops.chain.gpu` works: a product per synapse whose result the neurons read and
-overwrite with their potentials, spikes packed. What caches save is not counted off, what padding and small kernels cost
+overwrite with their potentials, spikes packed, and unpacked to a byte each for a product (their number in a pooled
+area). What caches save is not counted off, what padding and small kernels cost
 is not counted on: a bound to compare with, not a prediction.
 """
 
@@ -16,6 +17,7 @@ from stbp.bench.subject import Task
 PARTS = 3  # bfloat16 numbers that a float32 weight is split into
 CURRENT = 4 + 4 + 4 + 1 / 8  # bytes forward: written by the product, read, potential written, spike packed
 GRADIENT = 4 + 4 + 4  # bytes backward: of the spike, potential, of the current
+COUNT = 2 * 2  # bytes of an input: its count written and read, in both passes
 OPTIMIZER = 4 + 4 + 4 + 28  # bytes of a parameter: read forward and backward, its gradient, Adam's reads and writes
 
 
@@ -52,6 +54,7 @@ def work(task: Task) -> Work:
         if isinstance(module, nn.Linear | nn.Conv2d):
             macs = frames * x.numel() * math.prod(module.weight.shape[1:])
             bfloat16 += 2 * 2 * PARTS * macs  # current, and gradient of the weight
+            moved += COUNT * frames * before.numel()
             moved += OPTIMIZER * sum(p.numel() for p in module.parameters())
             moved += 4 * frames * x.numel()  # the current's gradient, read for the weight's
             if not first:

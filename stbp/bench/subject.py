@@ -126,7 +126,7 @@ class TorchSubject:
         return self.encoder(images, ids), labels
 
 
-Kind = Literal["ours", "dense", "peer", "bound"]
+Kind = Literal["ours", "variant", "dense", "peer", "bound"]
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class Entry:
     """A subject's line in the tables."""
 
     name: str
-    # ours; ours with dense products; a peer; what bounds every framework with dense products.
+    # ours; ours in another way, to compare; ours with dense products; a peer; what bounds every framework with dense
+    # products.
     kind: Kind
     build: Callable[[Task], Subject]
     # The package it needs besides torch.
@@ -143,6 +144,8 @@ class Entry:
     compiled: bool = False
     # How it differs from the reference, where its public interface leaves no choice.
     note: str = ""
+    # Which of its kernels it takes on a device, where it chooses by itself.
+    chosen: Callable[[torch.device], str] | None = None
 
     @property
     def by_torch(self) -> bool:
@@ -170,6 +173,11 @@ def ours(task: Task) -> TorchSubject:
 def ours_in_training(task: Task) -> TorchSubject:
     """The public interface as it is: samples whose gradient is zero are skipped."""
     return _ours(task, contextlib.nullcontext)
+
+
+def ours_by(products: str) -> Callable[[Task], TorchSubject]:
+    """On a GPU, with weights and spikes multiplied in that way: `paths.products`."""
+    return lambda task: _ours(task, lambda: paths.products(products))
 
 
 def ours_dense(task: Task) -> TorchSubject:

@@ -53,19 +53,27 @@ def show_gpu(result: dict[str, Any], console: Console) -> None:
         )
         for name, row in found["subjects"].items():
             if row["status"] != "timed":
-                table.add_row(name, row["status"])
+                table.add_row(name, escape(row["status"]))
                 continue
             step, memory = row["step"], row.get("memory_mib")
             quartiles = f"{1000 * step['lower']:.2f} to {1000 * step['upper']:.2f}"
-            verdict = row.get("equality", {}).get("verdict", "")
+            verdict = _with_choice(row, row.get("equality", {}).get("verdict", ""))
             table.add_row(name, f"{1000 * step['median']:.2f}", quartiles, _number(memory, 1.0), escape(verdict))
         console.print(f"[bold]{network}, T = {found['task']['T']}, batch {found['task']['batch']}[/bold]", table)
+        for name, of in found["ratios"].items():
+            for key, ratio in of.items():
+                if ratio:
+                    best = ratio["all"]
+                    console.print(
+                        f"{name}, {NAMES[key]}: {best['ratio']:.1f} times less than {best['peer']}, the best of all"
+                    )
         least = found["least_seconds"]
         console.print(
             f"least time of our step: {1000 * least['memory']:.3f} ms by memory, {1000 * least['products']:.3f} ms by "
             f"products; it moves {found['work']['bytes'] / 2**20:.0f} MiB"
         )
-    console.print(_neurons(result["neurons"]))
+    if result["neurons"]:
+        console.print(_neurons(result["neurons"]))
     rates = result["rates"]
     console.print(
         f"{result['device']}, {result['date']}: copies {rates['bytes'] / 1e9:.0f} GB/s, products "
@@ -73,6 +81,10 @@ def show_gpu(result: dict[str, Any], console: Console) -> None:
     )
     for name, text in result["method"].items():
         console.print(f"[bold]{name}[/bold]: {escape(text)}")
+
+
+def _with_choice(row: dict[str, Any], verdict: str) -> str:
+    return f"{verdict}; runs by {row['chosen']}" if row.get("chosen") else verdict
 
 
 def _neurons(rows: list[dict[str, Any]]) -> Table:
@@ -89,7 +101,9 @@ def _neurons(rows: list[dict[str, Any]]) -> Table:
             cells = []
             for part in ("forward", "backward"):
                 cells += [f"{1000 * found[part]['median']:.3f}", f"{100 * found[f'{part}_of_copy']:.0f} %"]
-            table.add_row(shape, name, *cells, _number(found["memory_mib"], 1.0), escape(found["equality"]))
+            table.add_row(
+                shape, name, *cells, _number(found["memory_mib"], 1.0), escape(_with_choice(found, found["equality"]))
+            )
     return table
 
 

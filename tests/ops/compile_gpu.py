@@ -12,6 +12,13 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+# Steps, samples, neurons; of one kind where it is the same that neurons and their strides come in multiples of 16.
+SHAPES = {
+    "odd shapes": ((1, 1, 7), (3, 2, 33), (50, 4, 129), (128, 1, 1001)),
+    "odd rows in whole steps": ((3, 16, 33), (50, 32, 129)),
+    "whole vectors": ((1, 1, 16), (3, 2, 32), (50, 40, 128)),
+}
+PRODUCTS = ("split", "float32", "tf32")
 HOPPER = GPUTarget("cuda", 90, 32)
 
 
@@ -37,7 +44,8 @@ def _only_compile() -> None:
     def compiled(self: JITFunction, *args: Any, grid: Any, warmup: bool = False, **options: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **options)
         tensor_cores = "tensor cores" if "wgmma" in kernel.asm["ptx"] else "no tensor cores"
-        print(f"{self.fn.__module__}.{self.fn.__name__}: {tensor_cores}: {kernel.hash}")
+        how = f", {PRODUCTS[options['HOW']]}" if "HOW" in options else ""
+        print(f"{self.fn.__module__}.{self.fn.__name__}{how}: {tensor_cores}: {kernel.hash}")
         return kernel
 
     JITFunction.run = compiled
@@ -63,15 +71,23 @@ def main() -> None:
         (o.sum() + state.u.sum()).backward()
     for image in (torch.zeros(3, 784, dtype=torch.uint8), torch.zeros(3, 784)):
         ops.bernoulli(image, 30)
-    for text, shape in (("784-800-10", (30, 4, 784)), ("28x28-15C5-P2-300-10", (30, 2, 1, 28, 28))):
+    for text, shape, gate in (
+        ("784-800-10", (30, 4, 784), "linear"),
+        ("784-800-10", (30, 4, 784), "detached"),
+        ("784-1", (30, 4, 784), "linear"),
+        ("28x28-15C5-P2-300-10", (30, 2, 1, 28, 28), "linear"),
+    ):
         x = Spikes(torch.zeros((*shape[:2], 98), dtype=torch.uint8), shape)
-        nn.build(text)(x).sum().backward()
-    print("shapes")
-    for T, B, N in ((1, 1, 7), (3, 2, 33), (50, 40, 129), (128, 1, 1000)):
-        ops.lif(torch.zeros(T, B, N))
-    print("whole vectors")
-    for T, B, N in ((1, 1, 16), (3, 2, 32), (50, 40, 128)):
-        ops.lif(torch.zeros(T, B, N))
+        net = nn.build(text, gate=gate)
+        for how in PRODUCTS:
+            with paths.products(how):
+                net(x).sum().backward()
+        with torch.no_grad():
+            net(x)
+    for name, shapes in SHAPES.items():
+        print(name)
+        for T, B, N in shapes:
+            ops.lif(torch.zeros(T, B, N, requires_grad=True)).sum().backward()
 
 
 if __name__ == "__main__":

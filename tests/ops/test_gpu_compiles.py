@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
 
+from tests.ops.compile_gpu import PRODUCTS, SHAPES
+
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
@@ -28,20 +30,26 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def test_the_compiler_takes_every_kernel(compiled):
-    kernels = dict(line.split(": ")[:2] for line in compiled[: compiled.index("shapes")])
+    kernels = dict(line.split(": ")[:2] for line in compiled[: compiled.index("odd shapes")] if ": " in line)
     assert kernels == {
         "stbp.ops.lif.gpu._forward": "no tensor cores",
         "stbp.ops.lif.gpu._backward": "no tensor cores",
         "stbp.ops.encode.gpu._bernoulli": "no tensor cores",
         "stbp.ops.pool.gpu._count": "no tensor cores",
-        "stbp.ops.conv2d.gpu._forward": "tensor cores",
-        "stbp.ops.conv2d.gpu._weight_gradient": "tensor cores",
+        **{
+            f"stbp.ops.conv2d.gpu.{name}, {how}": "no tensor cores" if how == "float32" else "tensor cores"
+            for name in ("_forward", "_weight_gradient")
+            for how in PRODUCTS
+        },
     }
 
 
 def test_neurons_are_not_compiled_anew_for_each_shape(compiled):
-    """Only whether a row of neurons is whole vectors is compiled in."""
-    first, second = compiled.index("shapes"), compiled.index("whole vectors")
-    for lines, calls in ((compiled[first + 1 : second], 4), (compiled[second + 1 :], 3)):
-        assert len(lines) == calls
-        assert len({line.rpartition(": ")[2] for line in lines}) == 1
+    """Only whether neurons and strides are whole vectors is compiled in; `lif` takes all samples for one row."""
+    names = list(SHAPES)
+    at = [*map(compiled.index, names), len(compiled)]
+    for name, first, end in zip(names, at[:-1], at[1:], strict=True):
+        for kernel in ("_forward", "_backward"):
+            found = [line.rpartition(": ")[2] for line in compiled[first + 1 : end] if f"{kernel}: " in line]
+            assert len(found) == len(SHAPES[name])
+            assert len(set(found)) == 1, (name, kernel)
