@@ -28,7 +28,8 @@ from stbp.penalty import output_and_hidden_rate
 from stbp.progress import Console, Reporter, stop_requests
 
 PROBE = 100  # training samples whose spikes tell the firing rates and the health of an epoch
-REPORT_SECONDS = 0.5  # between two looks at losses and norms, which wait for the device
+# between two looks at losses and norms, which wait for the device; with a graph there is one, at the epoch's end
+REPORT_SECONDS = 0.5
 FIRST_LOOKS = (0, 100)  # steps of the training at which the health is examined
 
 
@@ -186,7 +187,7 @@ class _Training:
             pending.append(self._step(ids))
             progress.step += 1
             now = time.perf_counter()
-            if now - looked > REPORT_SECONDS:
+            if self.graph is None and now - looked > REPORT_SECONDS:
                 self._account(pending)
                 looked = now
         self._account(pending)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import stbp
-from stbp import data
+from stbp import data, train
 from stbp.data.images import ImageSet
 from stbp.graph import StepGraph
 from stbp.ops import paths
@@ -58,6 +58,17 @@ def test_a_recorded_training_goes_on_where_it_was_stopped(triton_kernels, tmp_pa
     part = stbp.fit("digits-mlp", out=tmp_path, device=DEVICE, graph=True, resume=True, report=Silent(), **TINY)
     for a, b in zip(whole.network.parameters(), part.network.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_within_an_epoch_the_device_is_asked_nothing(triton_kernels, monkeypatch):
+    class Told(Silent):
+        def advance(self, done: int, loss: float, accuracy: float) -> None:
+            told.append(done)
+
+    told: list[int] = []
+    monkeypatch.setattr(train, "REPORT_SECONDS", 0)
+    stbp.fit("digits-mlp", device=DEVICE, graph=True, report=Told(), **TINY)
+    assert told == [14]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """The neurons on a GPU: forward and backward one launch each, potentials in registers from step to step.
 
-One kernel serves every number of steps, neurons, samples and stride; only surrogate, dtype and what is kept are
-compiled in. It is the reference's arithmetic in float32, whatever dtype the currents are stored in.
+One kernel serves every number of steps, neurons, samples and stride; only surrogate, dtype, what is kept, and which
+numbers are multiples of 16 are compiled in. It is the reference's arithmetic in float32, whatever dtype the currents
+are stored in.
 """
 
 from collections.abc import Sequence
