@@ -83,7 +83,12 @@ def test_an_experiment_that_was_not_run_says_so_and_how_to_run_it():
     line = _ours("Table 2", "mnist-mlp", [])
     assert line.accuracy == "not yet run"
     assert line.command == "stbp train mnist-mlp --data DIR"
+    assert line.remarks == ("for want of time: 12 epochs",)
     assert (line.own, line.difference, line.uncertainty, line.anchor) == (NONE, NONE, NONE, None)
+
+
+def test_what_stands_between_backquotes_is_code_and_nothing_else_is_markup():
+    assert content.marked("a <b> `stbp list` c") == "a &lt;b&gt; <code>stbp list</code> c"
 
 
 def test_a_difference_has_the_interval_of_our_mean_over_seeds():

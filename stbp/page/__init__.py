@@ -81,7 +81,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["per_cent"] = content.per_cent
+    environment.filters |= {"per_cent": content.per_cent, "marked": content.marked}
     return environment.get_template("page.html").render(
         style=_source("page.css"),
         scripts=[_source(name) for name in ("network.js", "canvas.js", "page.js")],

@@ -2,9 +2,12 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from stbp import comparison, report, stats, tables
 from stbp.experiment import Experiment
@@ -55,6 +58,11 @@ def signed(points: float) -> str:
     return f"{points:+.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def marked(text: str) -> Markup:
+    """Text in which what stands between backquotes is code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def span(low: float, high: float) -> str:
     """An interval of fractions, in per cent."""
     return f"[{per_cent(low)}, {per_cent(high)}]"
@@ -96,7 +104,8 @@ def pairs(table: tables.Table, results: Sequence[Result]) -> list[tuple[comparis
 
 def _worded(found: comparison.Measured, experiment: Experiment, results: Sequence[Result]) -> Measured:
     if found.accuracy is None:
-        return Measured(found.name, found.preset, found.command, "not yet run", "", NONE, NONE, NONE, (), None)
+        why = (f"for want of time: {experiment.epochs} epochs",)
+        return Measured(found.name, found.preset, found.command, "not yet run", "", NONE, NONE, NONE, why, None)
     taken = nearest(experiment, results)
     result = comparison.find(results, taken) or comparison.find_stopped(results, taken)
     assert result is not None
