@@ -276,7 +276,7 @@ def build(
         ValueError: the message names the part of the notation, or the argument, and what is allowed.
     """
     check_neuron(decay, threshold, surrogate, width, gate)
-    size, parts = _parse(notation)
+    size, parts = parse(notation)
     flatten_input = isinstance(parts[0], int)
     if flatten_input:
         size = (math.prod(size),)
@@ -315,7 +315,7 @@ def _append_maps(
     return c, h // k, w // k
 
 
-def _parse(notation: str) -> tuple[tuple[int, ...], list[int | tuple[str, int, int]]]:
+def parse(notation: str) -> tuple[tuple[int, ...], list[int | tuple[str, int, int]]]:
     """Size of the input, `(N,)` or `(C, H, W)`, and the parts: a number, or `(text, maps, k)` with 0 maps for `Pk`."""
     first, *rest = notation.split("-")
     match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*)(?:x([1-9]\d*))?)?", first)

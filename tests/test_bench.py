@@ -370,6 +370,22 @@ def test_convolutions_of_all_are_float32_for_a_while():
     assert torch.backends.cudnn.conv.fp32_precision == before  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"T": 0}, "T must be at least 1; got 0"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"networks": ["784-x"]}, "part 2 of network '784-x'"),
+        ({"networks": ["neurons"]}, "part 1 of network 'neurons'"),
+        ({"sweep": True}, "leave T and batch away; got 6, 5"),
+    ],
+)
+def test_arguments_of_a_run_are_named(options: dict, message: str, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        _run(tmp_path, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_batches_on_a_device_go_round(monkeypatch: pytest.MonkeyPatch):
     batches, subject, seen = gpu.Batches(SOURCE, TASK, torch.device("cpu")), ours(TASK), []
     subject.start(trained(TASK, SOURCE, steps=1), 0.0)

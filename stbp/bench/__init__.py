@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import stbp
-from stbp import runs
+from stbp import nn, runs
 from stbp.bench import memory, timing
 from stbp.bench.equality import Reference, paths_of
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, Weights, ours_in_training
@@ -30,6 +30,7 @@ from stbp.ops import native
 NETWORKS = ("784-800-10", "784-400-400-10", "28x28-15C5-P2-40C5-P2-300-10", "2312-800-10")
 # No bar is read from it, and torch.compile takes minutes for each: what it makes is left out there.
 NOT_COMPILED = ("784-400-400-10",)
+ALONE = "neurons"  # among the networks of a GPU: the neurons alone
 PIXELS = 784  # inputs of a network that is given MNIST
 
 METHOD = {
@@ -106,6 +107,9 @@ def main(
     for name, number in (("rounds", rounds), ("T", T), ("batch", batch)):
         if number < 1:
             raise ValueError(f"{name} must be at least 1; got {number}")
+    for network in networks:
+        if where.type != "cuda" or network != ALONE:
+            nn.parse(network)
     if sweep and (T, batch) != (30, 100):
         raise ValueError(f"the sweep has its own steps and batches; leave T and batch away; got {T}, {batch}")
     timing.set_threads(threads)

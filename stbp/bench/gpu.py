@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stbp.bench import neurons, ratios, takes_mnist, timing
+from stbp.bench import ALONE, neurons, ratios, takes_mnist, timing
 from stbp.bench.device import allocated, copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory, warm
 from stbp.bench.equality import Difference, Reference, difference
 from stbp.bench.roofline import Rates, least_seconds, work
@@ -18,7 +18,7 @@ from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, synthetic_
 from stbp.graph import beside
 from stbp.ops.spikes import Spikes
 
-ALONE, RECORDED = "neurons", f"{OURS}, recorded"
+RECORDED = f"{OURS}, recorded"
 NETWORKS = (
     ALONE, "784-400-10", "784-800-10", "784-400-400-10", "28x28-15C5-P2-40C5-P2-300-10", "2312-800-10", "784-16384-10",
 )  # fmt: skip
