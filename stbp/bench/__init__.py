@@ -104,12 +104,7 @@ def main(
     if sweep and device != "cpu":
         raise ValueError("sweep runs on the cpu alone; leave device away")
     where = device_called(device)
-    for name, number in (("rounds", rounds), ("T", T), ("batch", batch)):
-        if number < 1:
-            raise ValueError(f"{name} must be at least 1; got {number}")
-    for network in networks:
-        if where.type != "cuda" or network != ALONE:
-            nn.parse(network)
+    _check({"rounds": rounds, "T": T, "batch": batch}, [n for n in networks if where.type != "cuda" or n != ALONE])
     if sweep and (T, batch) != (30, 100):
         raise ValueError(f"the sweep has its own steps and batches; leave T and batch away; got {T}, {batch}")
     timing.set_threads(threads)
@@ -141,6 +136,14 @@ def main(
 
     picture.draw(result, home / "cpu.png")
     return result
+
+
+def _check(positive: dict[str, int], networks: Sequence[str]) -> None:
+    for name, number in positive.items():
+        if number < 1:
+            raise ValueError(f"{name} must be at least 1; got {number}")
+    for network in networks:
+        nn.parse(network)
 
 
 def takes_mnist(task: Task) -> bool:
