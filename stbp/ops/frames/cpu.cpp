@@ -130,32 +130,36 @@ inline void put(uint8_t* frame, size_t i) { frame[i / 8] |= (uint8_t)(1u << i % 
 inline void put(float* frame, size_t i) { frame[i] += 1; }
 
 // As `each`, where no event is moved, late or dropped. Events of a step follow each other, so that each costs little
-// more than its own bit.
-template <class Cell>
+// more than its own bit. COUNTED: steps go by an event's number, not by its time.
+template <bool COUNTED, class Cell>
 void each_unchanged(const Events events, const Choice c, const Frames<Cell> frames) {
     Step step(events, c);
     size_t places = c.H * c.W;
-    uint64_t begin = 0, length = 0;    // the times of the events that go to `frame`
+    int64_t stop = COUNTED ? INT64_MAX : c.stop_us, j = 0;
+    uint64_t begin = 0, length = 0;    // the times, or numbers, of the events that go to `frame`
     Cell* frame = nullptr;
     for (int64_t e = 0; e < events.n; e++) {
         int64_t t = events.t[e];
         size_t x = events.x[e], y = events.y[e];
-        if ((uint64_t)t - begin >= length) {
-            if (t < c.start_us || t >= c.stop_us) continue;
-            int64_t k = step.of(t);
+        bool outside = t < c.start_us || t >= c.stop_us;
+        if (COUNTED && outside) continue;
+        int64_t value = COUNTED ? j++ : t;
+        if ((uint64_t)value - begin >= length) {
+            if (outside) continue;
+            int64_t k = step.of(value);
             if (k < 0 || k >= c.T) continue;
-            begin = step.first(k), length = std::min(step.first(k + 1), c.stop_us) - begin;
+            begin = step.first(k), length = std::min(step.first(k + 1), stop) - begin;
             frame = frames.at(k);
         }
         if (x < (size_t)c.W && y < (size_t)c.H) put(frame, y * c.W + x + (events.p_of(e) ? places : 0));
     }
 }
 
-// Puts every event that has one into its place.
+// Puts every event that has one into its place. The arguments are copies: no byte written can alias them.
 template <class Cell>
-void each(const Events events, uint32_t sample, const Choice c, const Frames<Cell> frames) {    // copies: no byte
-    if (!(c.drop || c.jitter_us || c.shift || c.stabilize || c.parts == EVENTS))                // written can alias them
-        return each_unchanged(events, c, frames);
+void each(const Events events, uint32_t sample, const Choice c, const Frames<Cell> frames) {
+    if (!(c.drop || c.jitter_us || c.shift || c.stabilize))
+        return c.parts == EVENTS ? each_unchanged<true>(events, c, frames) : each_unchanged<false>(events, c, frames);
     Draws draws(c, sample);
     Step step(events, c);
     int64_t dx = 0, dy = 0, j = 0;
