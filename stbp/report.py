@@ -24,22 +24,22 @@ BEGIN_SPEED, END_SPEED = "<!-- speed: made by `stbp report`, do not edit -->", "
 def collect(folders: Sequence[Path], into: Path = FOLDER) -> Path:
     """Join finished runs with the result that is there; return the path of its file. Errors as for `join`."""
     experiment, result = join(folders)
-    place = shelf(experiment, into)
-    path = place / f"{file_name(experiment)}.json"
-    if path.exists() and experiment.folds is None:
-        experiment, result = join(folders, json.loads(path.read_text()))
-    return write(experiment, result, place)
+    earlier = _place(experiment, into)
+    if earlier.exists() and experiment.folds is None:
+        experiment, result = join(folders, json.loads(earlier.read_text()))
+    return write(experiment, result, into)
 
 
-def shelf(experiment: Experiment, results: Path) -> Path:
-    """The folder of an experiment's result: variants of registered experiments lie apart."""
-    return results if is_registered(experiment) else results / "variants"
+def _place(experiment: Experiment, results: Path) -> Path:
+    """The file of an experiment's result: variants of registered experiments lie apart."""
+    folder = results if is_registered(experiment) else results / "variants"
+    return folder / f"{file_name(experiment)}.json"
 
 
 def write(experiment: Experiment, result: dict[str, Any], into: Path) -> Path:
-    """Write what `join` returned into a folder; return the file's path."""
-    into.mkdir(parents=True, exist_ok=True)
-    path = into / f"{file_name(experiment)}.json"
+    """Write what `join` returned into a folder of results; return the file's path."""
+    path = _place(experiment, into)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, result)
     return path
 

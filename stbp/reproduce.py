@@ -121,11 +121,9 @@ class Plan:
             finished = [folder for folder in finished if folder not in folders]
             if folders:
                 registered, result = report.join(folders, earlier(known, experiment))
-                written.append(report.write(registered, result, self._place(registered, result)))
+                commits = [run["summary"]["commit"] for run in result["runs"]]
+                written.append(report.write(registered, result, self._folder_for(commits)))
         return written
-
-    def _place(self, experiment: Experiment, result: dict[str, Any]) -> Path:
-        return report.shelf(experiment, self._folder_for([run["summary"]["commit"] for run in result["runs"]]))
 
     def _folder_for(self, commits: Sequence[str | None]) -> Path:
         """Published is what comes from commits without changes, in a checkout."""

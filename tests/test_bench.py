@@ -261,7 +261,7 @@ def test_the_benchmark_of_a_gpu_measures_steps_and_neurons(monkeypatch: pytest.M
     monkeypatch.setattr(neurons, "ELEMENTS", 100)
     monkeypatch.setattr(gpu, "matrix_rate", lambda dtype, device: 1e12)
     monkeypatch.setattr(gpu, "copy_rate", lambda device: 1e9)
-    monkeypatch.setattr(gpu, "synthetic_source", lambda task, density: SOURCE)
+    monkeypatch.setattr(gpu, "source_of", lambda task, images, density: SOURCE)
     here, kept = torch.device("cpu"), []
     peer = dataclasses.replace(ENTRIES[1], name="a peer", kind="peer")
     networks, keep = ["neurons", TASK.network], lambda found: kept.append(sorted(found["networks"]))

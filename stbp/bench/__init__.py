@@ -4,7 +4,6 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
-import math
 import platform
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from stbp import nn, runs
 from stbp.bench import memory, timing
 from stbp.bench.equality import Reference, paths_of
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, Weights, ours_in_training
-from stbp.bench.work import WARM_STEPS, Source, folder, images_source, mnist, synthetic_source, trained
+from stbp.bench.work import WARM_STEPS, Source, folder, mnist, source_of, takes_mnist, trained
 from stbp.evaluation import device_called
 from stbp.files import write_json
 from stbp.ops import native
@@ -31,7 +30,6 @@ NETWORKS = ("784-800-10", "784-400-400-10", "28x28-15C5-P2-40C5-P2-300-10", "231
 # No bar is read from it, and torch.compile takes minutes for each: what it makes is left out there.
 NOT_COMPILED = ("784-400-400-10",)
 ALONE = "neurons"  # among the networks of a GPU: the neurons alone
-PIXELS = 784  # inputs of a network that is given MNIST
 
 METHOD = {
     "task": "decay 0.2, threshold 0.3 (our experiments'), hard reset to 0, rectangle of width 1, squared error of "
@@ -126,9 +124,8 @@ def main(
     begun = result.pop("begun")
     for network in networks:
         task = Task(network, T, batch)
-        on_mnist = images is not None and takes_mnist(task)
-        source = images_source(images, "MNIST") if images and on_mnist else synthetic_source(task, density)
-        result["networks"][network] = measure(task, source, subjects, rounds, on_mnist, tell)
+        source = source_of(task, images, density)
+        result["networks"][network] = measure(task, source, subjects, rounds, takes_mnist(task), tell)
         result["openmp_runtimes"] = [Path(file).name for file in native.openmp_runtimes()]
         result["seconds"] = round(time.perf_counter() - begun, 1)
         write_json(home / "cpu.json", result)  # after every network: the next may take minutes
@@ -144,11 +141,6 @@ def _check(positive: dict[str, int], networks: Sequence[str]) -> None:
             raise ValueError(f"{name} must be at least 1; got {number}")
     for network in networks:
         nn.parse(network)
-
-
-def takes_mnist(task: Task) -> bool:
-    """Whether a network takes MNIST's pixels and has its classes."""
-    return task.classes == 10 and math.prod(task.shape) == PIXELS
 
 
 def describe(subjects: Sequence[Entry], rounds: int) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stbp.bench import ALONE, neurons, ratios, takes_mnist, timing
+from stbp.bench import ALONE, neurons, ratios, timing
 from stbp.bench.device import allocated, copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory, warm
 from stbp.bench.equality import Difference, Reference, difference
 from stbp.bench.roofline import Rates, least_seconds, work
-from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, ours_by, ours_in_training
-from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, synthetic_source, trained
+from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, failure, ours_by, ours_in_training
+from stbp.bench.work import WARM_STEPS, Source, mnist, source_of, takes_mnist, trained
 from stbp.graph import beside
 from stbp.ops.spikes import Spikes
 
@@ -89,6 +89,7 @@ class Recorded:
 
     def __init__(self, subject: OnDevice, batches: Batches, weights: Weights):
         self.subject, self.batches = subject, batches
+        self.steps = 1  # done so far, the rehearsal first
         begin(subject, weights)
         with beside(subject.device):
             self.step()
@@ -105,17 +106,18 @@ class Recorded:
         self.batches.step(self.subject)
 
     def __call__(self) -> None:
+        self.steps += 1
         self.replay()
 
     def check(self, other: OnDevice, weights: Weights) -> Difference:
-        """Of Adam's means of the gradient after a rehearsal and a replay, to those of `other` after two steps.
+        """Of Adam's means of the gradient after another replay, to those of `other` after as many steps.
 
         Raises:
             ValueError: they are not equal: the replayed step is not to be timed.
         """
         self()
         begin(other, weights)
-        for _ in range(2):
+        for _ in range(self.steps):
             self.batches.at = 0
             self.batches.step(other)
         nothing = torch.zeros(1)
@@ -163,15 +165,13 @@ def measure(
         except Exception as error:  # a subject that fails here does not cost the others their numbers
             if entry.kind == "ours":
                 raise
-            row["status"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            row["status"] = failure(error)
     ours = next(entry for entry in subjects if entry.name == OURS)
     before = allocated(device)
     recorded = Recorded(_place(ours, device, task), Batches(source, task, device), weights)
     rows[RECORDED] = {"kind": "ours", "compiled": True, "note": "one CUDA graph a step"}
     rows[RECORDED]["memory_mib"] = most_memory(recorded, device, before)
-    equal = Recorded(_place(ours, device, task), Batches(source, task, device), weights).check(
-        _place(ours, device, task), weights
-    )
+    equal = recorded.check(_place(ours, device, task), weights)
     rows[RECORDED]["equality"] = {"verdict": "equal to the steps one by one", **dataclasses.asdict(equal)}
     actions[RECORDED] = recorded
     clock = event_clock(device)
@@ -206,7 +206,7 @@ def _prepare(
     subject.start(weights, 0.0)
     step = functools.partial(batches.step, subject)
     row["memory_mib"] = most_memory(step, device, before)
-    row["chosen"] = entry.chosen(device) if entry.chosen and device.type == "cuda" else ""
+    row["chosen"] = entry.choice(device)
     return {entry.name: step}
 
 
@@ -244,10 +244,7 @@ def run(
                 found["neurons"] = neurons.measure(subjects, rounds, device)
             else:
                 task = Task(network, T, batch)
-                source = (
-                    images_source(images, "MNIST") if images and takes_mnist(task) else synthetic_source(task, DENSITY)
-                )
-                needed = work(task)
+                source, needed = source_of(task, images, DENSITY), work(task)
                 found["networks"][network] = measure(task, source, subjects, rounds, device, tell) | {
                     "work": dataclasses.asdict(needed),
                     "least_seconds": least_seconds(needed, rates),

@@ -12,7 +12,7 @@ from stbp import nn
 from stbp.bench import timing
 from stbp.bench.device import event_clock, most_memory
 from stbp.bench.equality import TOLERANCE, Difference, Equality, difference
-from stbp.bench.subject import Entry, Task, TorchSubject, ours_dense
+from stbp.bench.subject import Entry, Task, TorchSubject, failure, ours_dense
 
 SHAPES = ((16384,), (128, 64, 64))  # a wide layer, maps of a convolution
 STEPS = (4, 32, 128)
@@ -48,7 +48,7 @@ def _row(
     actions: dict[str, Callable[[], object]] = {"copy": lambda: copy.copy_(x)}
     found: dict[str, dict[str, Any]] = {}
     for entry in subjects:
-        if entry.kind not in ("ours", "peer") or entry.package == "spyx" or entry.compiled or not entry.installed:
+        if entry.kind not in ("ours", "peer") or entry.compiled or not entry.installed:
             continue
         row = found[entry.name] = {"kind": entry.kind, "note": entry.note}
         try:
@@ -56,10 +56,10 @@ def _row(
         except Exception as error:  # a peer that fails here does not cost the others their numbers
             if entry.kind == "ours":
                 raise
-            row["status"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            row["status"] = failure(error)
             continue
         row["equality"] = equality.verdict(entry.note)
-        row["chosen"] = entry.chosen(device) if entry.chosen and device.type == "cuda" else ""
+        row["chosen"] = entry.choice(device)
         actions |= {f"{entry.name} {name}": action for name, action in passes.items()}
     clock = event_clock(device)
     expected = {name: timing.warm_up(action, clock=clock)[1] for name, action in actions.items()}
@@ -97,20 +97,18 @@ def _prepare(
             f"{TOLERANCE:g} is allowed; run the tests of stbp/ops"
         )
 
-    def forward() -> Tensor:
+    def spikes(currents: Tensor) -> Tensor:
         with subject.mode():
-            o = module(x.detach().requires_grad_())
+            o = module(currents)
         subject.after()
         return o
 
-    def both() -> None:
-        forward().backward(grad)
+    def forward() -> Tensor:
+        return spikes(x.detach().requires_grad_())
 
-    memory = most_memory(both, device)
+    memory = most_memory(lambda: forward().backward(grad), device)
     currents = x.detach().requires_grad_()
-    with subject.mode():
-        o = module(currents)
-    subject.after()
+    o = spikes(currents)
 
     def backward() -> object:
         return torch.autograd.grad(o, currents, grad, retain_graph=True)

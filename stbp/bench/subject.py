@@ -156,9 +156,18 @@ class Entry:
     def installed(self) -> bool:
         return self.package is None or importlib.util.find_spec(self.package) is not None
 
+    def choice(self, device: torch.device) -> str:
+        """Which of its kernels it takes on a GPU, if it says so."""
+        return self.chosen(device) if self.chosen and device.type == "cuda" else ""
+
     @property
     def version(self) -> str | None:
         return importlib.metadata.version(self.package) if self.package and self.installed else None
+
+
+def failure(error: Exception) -> str:
+    """The status of a subject that failed, on one line."""
+    return f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _ours(task: Task, mode: Callable[[], AbstractContextManager[Any]]) -> TorchSubject:

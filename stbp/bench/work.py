@@ -15,6 +15,7 @@ from stbp.ops.encode.reference import SHUFFLE, random_words
 
 WARM_STEPS = 60  # of our own training with Adam at RATE, before anything is timed
 RATE = 1e-3
+PIXELS = 784  # inputs of a network that is given MNIST
 
 
 @dataclass(eq=False)
@@ -59,6 +60,18 @@ def synthetic_source(task: Task, density: float, samples: int = 1000) -> Source:
     rates = (ranks < round(share * n)).float() * rate
     labels = torch.arange(samples) % task.classes
     return Source((rates[labels] * 255).round().to(torch.uint8), labels, f"synthetic, {100 * density:g} % iid density")
+
+
+def source_of(task: Task, images: ImageSet | None, density: float) -> Source:
+    """MNIST, where there is some, for a network that takes it; synthetic input of that density for others."""
+    if images is not None and takes_mnist(task):
+        return images_source(images, "MNIST")
+    return synthetic_source(task, density)
+
+
+def takes_mnist(task: Task) -> bool:
+    """Whether a network takes MNIST's pixels and has its classes."""
+    return task.classes == 10 and math.prod(task.shape) == PIXELS
 
 
 def mnist(path: str | Path | None) -> ImageSet:

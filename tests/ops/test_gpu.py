@@ -167,10 +167,8 @@ def test_a_weight_gradient_is_whole_whatever_the_number_of_its_parts(monkeypatch
     seen = counts(Spikes.pack(spikes(10, 60, 40)).bits, (40, 1, 1), 1)
     eps = random(600, 7)
     geometry = synapse.Geometry(40, 1, 1, 1, 1, 1, 1, 0)
-    assert (
-        difference(synapse.weight_gradient(seen, eps, (7, 40), geometry, 1.0), eps.T @ seen.view(600, 40).float())
-        < 3e-6
-    )
+    found = synapse.weight_gradient(seen, eps, (7, 40), geometry, 1.0)
+    assert difference(found, eps.T @ seen.view(600, 40).float()) < 3e-6
     eps = (eps * 256).round() / 256  # every sum is exact, in any order
     wanted = eps.T @ seen.view(600, 40).float()
     for parts in (1, 2, 64):
