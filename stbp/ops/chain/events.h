@@ -240,35 +240,39 @@ inline Coded plain_code(Events&& e, int T) {
 }
 
 // The rows of a sample coded so: per step first what is added, then what is subtracted, each in the order of inputs.
-inline Coded complement_code(Rows rows, int T, size_t inputs) {
-    size_t words = (rows.bytes + 7) / 8, room = 0;
-    std::vector<uint64_t> all(T * words);
-    for (int t = 0; t < T; t++)
-        for (size_t i = 0; i < words; i++)
-            all[t * words + i] = word(rows.first + t * rows.stride + 8 * i, rows.bytes - 8 * i);
-    std::vector<uint64_t> often = in_most(all, T, words);
+inline Coded complement_code(Rows rows, int T, size_t inputs, StepMap& map) {
+    map.read(rows.first, T, rows.bytes, rows.stride);
+    size_t words = (rows.bytes + 7) / 8;
+    std::vector<uint64_t> often(words, 0);
     Coded c;
-    for (int t = 0; t < T; t++)
-        for (size_t i = 0; i < words; i++) {
-            c.fired += __builtin_popcountll(all[t * words + i]);
-            room += __builtin_popcountll(all[t * words + i] ^ often[i]);
-        }
     c.base = Buffer<uint32_t>(inputs);
-    uint32_t* end = c.base.data();
-    for (size_t i = 0; i < words; i++) end = indices(often[i], i, end);
-    c.bases = end - c.base.data();
-    c.id = Buffer<uint32_t>(room);
+    map.each_that_fires([&](size_t k) {
+        uint32_t fired = map.fired(k);
+        c.fired += fired;
+        if (2 * fired <= (uint32_t)T) return;
+        c.base[c.bases++] = (uint32_t)k;
+        often[k / 64] |= 1ull << k % 64;
+    });
     c.start = Buffer<uint32_t>(2 * T + 1);
-    end = c.id.data();
+    uint32_t n = 0, *start = c.start.data();
     for (int t = 0; t < T; t++) {
-        const uint64_t* row = all.data() + t * words;
-        c.start[2 * t] = (uint32_t)(end - c.id.data());
-        for (size_t i = 0; i < words; i++) end = indices(row[i] & ~often[i], i, end);
-        c.start[2 * t + 1] = (uint32_t)(end - c.id.data());
-        if (c.bases)
-            for (size_t i = 0; i < words; i++) end = indices(~row[i] & often[i], i, end);
+        uint32_t more = 0, less = 0;
+        for (size_t i = 0; i < words; i++) {
+            uint64_t row = word(rows.first + t * rows.stride + 8 * i, rows.bytes - 8 * i);
+            more += __builtin_popcountll(row & ~often[i]);
+            less += __builtin_popcountll(often[i] & ~row);
+        }
+        start[2 * t] = n;
+        start[2 * t + 1] = n += more;
+        n += less;
     }
-    c.start[2 * T] = (uint32_t)(end - c.id.data());
+    start[2 * T] = n;
+    c.id = Buffer<uint32_t>(n);
+    std::vector<uint32_t> end(start, start + 2 * T);
+    map.each_that_fires([&](size_t k) {
+        bool missing = often[k / 64] >> k % 64 & 1;
+        map.each(k, T, !missing, [&](uint32_t t) { c.id[end[2 * t + missing]++] = (uint32_t)k; });
+    });
     return c;
 }
 
@@ -284,33 +288,29 @@ struct Times {
     Buffer<float> value;
 };
 
-// Lists of equal length one after another: the processor foresees where each one ends.
-inline void sort_by_length(std::vector<Times::Input>& input, int T) {
-    std::vector<uint32_t> at(T + 2, 0);
-    for (const Times::Input& one : input) at[one.end - one.first + 1]++;
-    for (int i = 0; i <= T; i++) at[i + 1] += at[i];
-    std::vector<Times::Input> sorted(input.size());
-    for (const Times::Input& one : input) sorted[at[one.end - one.first]++] = one;
-    input.swap(sorted);
-}
-
 // Of one sample whose events all count one. An input that fires in more than half of the steps is listed by the others.
-inline Times by_input(Rows rows, int T, size_t inputs) {
-    StepMap map(T, rows.bytes * 8);
+// Lists of equal length come one after another: the processor foresees where each one ends.
+inline Times by_input(Rows rows, int T, StepMap& map) {
     map.read(rows.first, T, rows.bytes, rows.stride);
+    std::vector<uint32_t> at(T + 2, 0);
+    auto length = [T](uint32_t fired) { return std::min(fired, T - fired); };
     size_t events = 0;
-    for (int t = 0; t < T; t++) events += ones(rows.first + t * rows.stride, rows.bytes);
+    map.each_that_fires([&](size_t k) {
+        uint32_t n = length(map.fired(k));
+        at[n + 1]++;
+        events += n;
+    });
+    for (int i = 0; i <= T; i++) at[i + 1] += at[i];
     Times times;
+    times.input.resize(at[T + 1]);
     times.row = Buffer<uint32_t>(events);
-    uint32_t n = 0;
-    for (size_t k = 0; k < inputs; k++) {
-        uint32_t fired = map.fired(k), first = n;
-        if (!fired) continue;
+    uint32_t* end = times.row.data();
+    map.each_that_fires([&](size_t k) {
+        uint32_t fired = map.fired(k), first = (uint32_t)(end - times.row.data());
         bool missing = 2 * fired > (uint32_t)T;
-        map.each(k, T, !missing, [&](uint32_t t) { times.row[n++] = t; });
-        times.input.push_back({(uint32_t)k, first, n, missing ? 1.0f : 0.0f});
-    }
-    sort_by_length(times.input, T);
+        end = map.list(k, T, !missing, end);
+        times.input[at[length(fired)]++] = {(uint32_t)k, first, first + length(fired), missing ? 1.0f : 0.0f};
+    });
     return times;
 }
 

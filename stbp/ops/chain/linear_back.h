@@ -122,8 +122,7 @@ template <int U, int S>
 inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, ptrdiff_t ahead, float* g, float* a,
                          size_t a_stride, vf* sum) {
     for (int v = 0; v < U * PER_UNIT; v++) {
-        vf eps = {};
-        sum[v] = vf{};
+        vf eps = {}, over_time = {};
         for (int t = T - 1; t >= 0; t--) {
             const float* at = u + t * stride + v * LANES;
             float* gt = g + t * (U * UNIT) + v * LANES;
@@ -131,8 +130,9 @@ inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, 
             vf part = step_back<S>(n, load(at), load(gt), eps);
             store(gt, eps);
             if (a) store(a + t * a_stride + v * LANES, part);
-            sum[v] += eps;
+            over_time += eps;
         }
+        sum[v] = over_time;
     }
 }
 
@@ -224,7 +224,7 @@ struct Upper {
 template <int U, int S>
 inline void back_task(const Window& w, const Stage& s, const Stage* before, Upper up, const Plan& plan, int group,
                       Tile tile, const std::vector<Times>& times, const uint8_t* live, const float* up_rows, float* g,
-                      float* u, Sent* sent, float* D, float* db) {
+                      Sent* sent, float* D, float* db) {
     constexpr int NV = U * PER_UNIT;
     vf all_sums[NV] = {};
     for (int c = 0; c < plan.per_group; c++) {
@@ -243,9 +243,8 @@ inline void back_task(const Window& w, const Stage& s, const Stage* before, Uppe
             size_t place = (size_t)b * w.T * s.Mp() + tile.first;
             if (s.fires) {
                 float* a = sent ? sent->a.data() + place : nullptr;
-                if (s.inside) {
-                    restore_tile(w, s, b, tile, u);
-                    neurons_back<U, S>(s.neuron, w.T, u, tile.width(), 0, gb, a, s.Mp(), sum);
+                if (S == RECTANGLE && s.inside) {
+                    kept_neurons_back<U>(w, s, b, tile.first, gb, a, s.Mp(), sum);
                 } else {
                     ptrdiff_t ahead = b + 1 < w.B ? w.T * s.Mp() : 0;
                     neurons_back<U, S>(s.neuron, w.T, s.u + place, s.Mp(), ahead, gb, a, s.Mp(), sum);
@@ -293,19 +292,23 @@ inline void unpack_gradient(const Stage& s, Tile tile, const float* D, const flo
 
 inline std::vector<Times> times_of(const Window& w, const Stage& s, const Stage* before, const Plan& plan) {
     std::vector<Times> times(plan.groups * plan.per_group);
-#pragma omp parallel for num_threads(w.threads) schedule(dynamic)
-    for (int i = 0; i < (int)times.size(); i++) {
-        int group = i / plan.per_group, c = i % plan.per_group;
-        int first = plan.first(group, c, w.B), end = plan.first(group, c + 1, w.B);
-        Rows rows = rows_of(w, s, before, first);
-        if (end == first + 1 && rows.first) {
-            times[i] = by_input(rows, w.T, s.inputs());
-            continue;
+#pragma omp parallel num_threads(w.threads)
+    {
+        StepMap map(w.T, s.inputs());
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < (int)times.size(); i++) {
+            int group = i / plan.per_group, c = i % plan.per_group;
+            int first = plan.first(group, c, w.B), end = plan.first(group, c + 1, w.B);
+            Rows rows = rows_of(w, s, before, first);
+            if (end == first + 1 && rows.first) {
+                times[i] = by_input(rows, w.T, map);
+                continue;
+            }
+            if (end <= first) continue;
+            std::vector<Events> events;
+            for (int b = first; b < end; b++) events.push_back(read_linear(w, s, before, b));
+            times[i] = by_input(events, w.T, s.inputs());
         }
-        if (end <= first) continue;
-        std::vector<Events> events;
-        for (int b = first; b < end; b++) events.push_back(read_linear(w, s, before, b));
-        times[i] = by_input(events, w.T, s.inputs());
     }
     return times;
 }
@@ -340,7 +343,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
     {
         FlushDenormals mode;
         Buffer<float> own(shared ? 1 : step), g((size_t)plan.chunk * w.T * widest);
-        Buffer<float> rows(up.stage ? (size_t)up.stage->M * widest : 1), u(s.inside ? (size_t)w.T * widest : 1);
+        Buffer<float> rows(up.stage ? (size_t)up.stage->M * widest : 1);
 #pragma omp for schedule(dynamic)
         for (int task = 0; task < (int)tasks; task++) {
             int which = task / plan.groups, group = task % plan.groups;
@@ -353,7 +356,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
                 with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
                     constexpr int U = std::min<int>(units, MAX_UNITS);
                     back_task<U, surrogate>(w, s, before, up, plan, group, tile, times, live.data(), rows.data(),
-                                            g.data(), u.data(), sent, weighted ? D : nullptr, db);
+                                            g.data(), sent, weighted ? D : nullptr, db);
                 });
             });
             if (!shared) unpack_gradient(s, tile, D, db, 1, 0, 0);

@@ -35,6 +35,12 @@ inline uint32_t valid_lanes(const Stage& s, size_t first) {
     return first + UNIT > (size_t)s.M ? (1u << s.M % UNIT) - 1 : 0xFFFF;
 }
 
+inline uint16_t half_word(const uint8_t* p) {
+    uint16_t bits;
+    std::memcpy(&bits, p, sizeof bits);
+    return bits;
+}
+
 // Back to u: outside the window any potential will do that is there too, above if the neuron fired and else below.
 struct Restorer {
     vf above, below;
@@ -48,13 +54,8 @@ struct Restorer {
         for (int v = 0; v < PER_UNIT; v++) {
             uint32_t some = inside >> (v * LANES) & ((1ull << LANES) - 1);
             vf x = select(fired >> (v * LANES), above, below);
-#if defined(__AVX512F__)
-            x = (vf)_mm512_mask_expandloadu_ps((__m512)x, (__mmask16)some, from);
+            store(u + v * LANES, select(some, expand(some, from), x));
             from += __builtin_popcount(some);
-#else
-            for (; some; some &= some - 1) x[__builtin_ctz(some)] = *from++;
-#endif
-            store(u + v * LANES, x);
         }
     }
 };
@@ -83,12 +84,8 @@ inline void restore_maps(const Window& w, const Stage& s, int b, float* u) {
     Restorer restorer(s);
     for (size_t p = 0; p < (size_t)s.P(); p++)
         for (int t = 0; t < w.T; t++)
-            for (size_t n = 0; n < Mp; n += UNIT, u += UNIT, inside += 2) {
-                uint16_t in, out;
-                std::memcpy(&in, inside, 2);
-                std::memcpy(&out, fired + (t * s.P() + p) * (Mp / 8) + n / 8, 2);
-                restorer.unit(in, out, from, u);
-            }
+            for (size_t n = 0; n < Mp; n += UNIT, u += UNIT, inside += 2)
+                restorer.unit(half_word(inside), half_word(fired + (t * s.P() + p) * (Mp / 8) + n / 8), from, u);
 }
 
 // A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
@@ -101,21 +98,38 @@ inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
     return s.inside + (size_t)w.B * w.T * s.bytes() + ((size_t)unit * w.B + b) * sizeof(uint64_t);
 }
 
-// The potentials of a tile of neurons for one sample, [T][U * 16].
-inline void restore_tile(const Window& w, const Stage& s, int b, Tile tile, float* u) {
-    Restorer restorer(s);
-    for (int j = 0; j < tile.units; j++) {
-        int unit = tile.first / UNIT + j;
+// Backward through U units of neurons of a linear stage for one sample, from what was kept: `g`, [T][U * 16], holds
+// dL/do and becomes dL/du. `a`, with rows of `a_stride` floats, may be null.
+template <int U>
+inline void kept_neurons_back(const Window& w, const Stage& s, int b, int first, float* g, float* a, size_t a_stride,
+                              vf* sum) {
+    const Neuron n = s.neuron;
+    const int T = w.T;
+    size_t bytes = s.bytes(), sample = T * bytes;
+    for (int j = 0; j < U; j++) {
+        int unit = first / UNIT + j;
+        const uint8_t *in = s.inside + b * sample + 2 * unit, *out = s.bits + b * sample + 2 * unit;
         uint64_t place;
         std::memcpy(&place, kept_place(w, s, unit, b), sizeof place);
-        const float* from = s.u + place;
-        for (int t = 0; t < w.T; t++) {
-            size_t at = ((size_t)b * w.T + t) * s.bytes() + 2 * unit;
-            uint16_t in, out;
-            std::memcpy(&in, s.inside + at, 2);
-            std::memcpy(&out, s.bits + at, 2);
-            restorer.unit(in, out, from, u + (size_t)t * tile.width() + j * UNIT);
+        const float* end = s.u + place;
+        size_t kept = 0;
+        for (int t = 0; t < T; t++) kept += __builtin_popcount(half_word(in + t * bytes));
+        end += kept;
+        vf eps[PER_UNIT] = {}, over_time[PER_UNIT] = {};
+        for (int t = T - 1; t >= 0; t--) {
+            uint32_t inside = half_word(in + t * bytes), fired = half_word(out + t * bytes);
+            for (int v = PER_UNIT - 1; v >= 0; v--) {
+                uint32_t some = inside >> (v * LANES) & ((1u << LANES) - 1);
+                end -= __builtin_popcount(some);
+                __builtin_prefetch(end + kept);    // the next sample's stretch
+                float* gt = g + (size_t)t * (U * UNIT) + j * UNIT + v * LANES;
+                vf part = step_back_kept(n, expand(some, end), some, fired >> (v * LANES), load(gt), eps[v]);
+                store(gt, eps[v]);
+                if (a) store(a + t * a_stride + j * UNIT + v * LANES, part);
+                over_time[v] += eps[v];
+            }
         }
+        for (int v = 0; v < PER_UNIT; v++) sum[j * PER_UNIT + v] = over_time[v];
     }
 }
 

@@ -41,16 +41,28 @@ inline vf step(const Neuron& n, vf u, vf x) {
 // One step backward. `eps` is dL/du of step t + 1 and becomes that of step t; `grad` is what reaches the spikes of
 // step t from outside. Returns a = eps^t - f(0) eps^{t+1}, which is zero outside the curve's support unless o^t = 1.
 // With h = h(u): eps^t = grad h + eps^{t+1} (u f'(o) h + f(o)), so that one step waits for one multiplication only.
+inline vf step_back(const Neuron& n, vf u, vf h, vf slope, vf keep, vf grad, vf& eps) {
+    vf own = grad * h, factor = u * slope * h;
+    vf a = fma(eps, factor + (keep - n.back0), own);
+    eps = fma(eps, factor + keep, own);
+    return a;
+}
+
 template <int S>
 inline vf step_back(const Neuron& n, vf u, vf grad, vf& eps) {
     auto fired = u >= n.threshold;
     vf slope = fired ? all(n.slope1) : all(n.slope0);
     vf keep = fired ? all(n.back1) : all(n.back0);
-    vf h = curve<S>(n, u);
-    vf own = grad * h, factor = u * slope * h;
-    vf a = fma(eps, factor + (keep - n.back0), own);
-    eps = fma(eps, factor + keep, own);
-    return a;
+    return step_back(n, u, curve<S>(n, u), slope, keep, grad, eps);
+}
+
+// The same with the rectangle from what the forward pass kept: which lanes fired, which were within the window; the
+// potentials of these, 0 elsewhere.
+inline vf step_back_kept(const Neuron& n, vf u, uint32_t inside, uint32_t fired, vf grad, vf& eps) {
+    vf h = select(inside, all(1 / n.width), vf{});
+    vf slope = select(fired, all(n.slope1), all(n.slope0));
+    vf keep = select(fired, all(n.back1), all(n.back0));
+    return step_back(n, u, h, slope, keep, grad, eps);
 }
 
 }  // namespace stbp

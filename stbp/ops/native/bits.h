@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -38,72 +39,67 @@ inline uint32_t* indices(const uint8_t* row, size_t bytes, uint32_t* out) {
     return out;
 }
 
-// Which bits are set in more than half of T rows of `words` words. They are counted digit by digit, all side by side.
-inline std::vector<uint64_t> in_most(const std::vector<uint64_t>& rows, int T, size_t words) {
-    int digits = 32 - __builtin_clz((unsigned)T);
-    std::vector<uint64_t> count(digits * words, 0), carry(words), more(words, 0), equal(words, ~0ull);
-    for (int t = 0; t < T; t++) {
-        std::copy_n(rows.begin() + t * words, words, carry.begin());
-        for (int d = 0; d < digits; d++)
-            for (size_t i = 0; i < words; i++) {
-                uint64_t digit = count[d * words + i], next = digit & carry[i];
-                count[d * words + i] = digit ^ carry[i];
-                carry[i] = next;
+// Square blocks of 32 x 32 bits on their diagonal, side by side: a is 32 rows of n words of two such blocks each.
+inline void transpose_32(uint64_t* a, size_t n) {
+    uint64_t mask = 0x0000FFFF0000FFFFull;
+    for (int s = 16; s; s >>= 1, mask ^= mask << s)
+        for (int k = 0; k < 32; k += 2 * s) {
+            uint64_t *upper = a + k * n, *lower = upper + s * n;
+            for (size_t i = 0; i < s * n; i++) {
+                uint64_t swap = ((upper[i] >> s) ^ lower[i]) & mask;
+                lower[i] ^= swap;
+                upper[i] ^= swap << s;
             }
-    }
-    for (int d = digits - 1; d >= 0; d--) {
-        uint64_t half = (T / 2 >> d & 1) ? ~0ull : 0;
-        for (size_t i = 0; i < words; i++) {
-            uint64_t digit = count[d * words + i];
-            more[i] |= equal[i] & digit & ~half;
-            equal[i] &= ~(digit ^ half);
         }
-    }
-    return more;
-}
-
-// Bit j of byte i becomes bit i of byte j.
-inline uint64_t transpose_bits(uint64_t x) {
-    uint64_t t = (x ^ (x >> 7)) & 0x00AA00AA00AA00AAull;
-    x ^= t ^ (t << 7);
-    t = (x ^ (x >> 14)) & 0x0000CCCC0000CCCCull;
-    x ^= t ^ (t << 14);
-    t = (x ^ (x >> 28)) & 0x00000000F0F0F0F0ull;
-    return x ^ t ^ (t << 28);
 }
 
 // In which steps every neuron fires: bit t of its row of `words` words.
 struct StepMap {
-    size_t words, row;    // of a neuron's row: words, bytes
-    Buffer<uint64_t> bits;
+    size_t words, neurons, columns;    // of a neuron's row; in all, whole words of them; words of a step's row, padded
+    Buffer<uint64_t> bits, block, some;
 
-    StepMap(int T, size_t neurons) : words((T + 63) / 64), row(words * 8), bits(round_up_8(neurons) * words) {
+    StepMap(int T, size_t neurons)
+        : words((T + 63) / 64), neurons(round_up_64(neurons)), columns((neurons + 511) / 512 * 8),
+          bits(this->neurons * words), block(32 * columns), some(columns) {
         bits.zero();
     }
 
     // From T rows of `bytes` bytes, `stride` bytes apart.
     void read(const uint8_t* rows, int T, size_t bytes, size_t stride) {
-        uint8_t* to = reinterpret_cast<uint8_t*>(bits.data());
-        for (int t = 0; t < T; t += 8)
-            for (size_t j = 0; j < bytes; j++) {
-                uint64_t x = 0;
-                for (int i = 0; i < std::min(8, T - t); i++) x |= (uint64_t)rows[(t + i) * stride + j] << (8 * i);
-                if (!x) continue;
-                x = transpose_bits(x);
-                for (int i = 0; i < 8; i++) to[(j * 8 + i) * row + t / 8] = (uint8_t)(x >> (8 * i));
+        bits.zero();
+        some.zero();
+        for (int t = 0; t < T; t += 32) {
+            block.zero();
+            for (int i = 0; i < std::min(32, T - t); i++) {
+                const uint8_t* row = rows + (t + i) * stride;
+                for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + bytes + j);    // of the next sample
+                for (size_t j = 0; j < bytes; j += 8)
+                    some[j / 8] |= block[i * columns + j / 8] = word(row + j, bytes - j);
             }
+            transpose_32(block.data(), columns);
+            each_that_fires([&](size_t k) {
+                bits[k * words + t / 64] |= (uint64_t)(uint32_t)(block[of(k)] >> shift(k)) << t % 64;
+            });
+        }
+    }
+
+    // Calls f(neuron), in their order, for those that fire in any of the steps that `read` has seen.
+    template <class F>
+    void each_that_fires(F f) const {
+        for (size_t i = 0; i < some.size(); i++)
+            for (uint64_t w = some[i]; w; w &= w - 1) f(64 * i + __builtin_ctzll(w));
     }
 
     // The same to T rows.
-    void write(uint8_t* rows, int T, size_t bytes, size_t stride) const {
-        const uint8_t* from = reinterpret_cast<const uint8_t*>(bits.data());
-        for (int t = 0; t < T; t += 8)
-            for (size_t j = 0; j < bytes; j++) {
-                uint64_t x = 0;
-                for (int i = 0; i < 8; i++) x |= (uint64_t)from[(j * 8 + i) * row + t / 8] << (8 * i);
-                if (x) x = transpose_bits(x);
-                for (int i = 0; i < std::min(8, T - t); i++) rows[(t + i) * stride + j] = (uint8_t)(x >> (8 * i));
-            }
+    void write(uint8_t* rows, int T, size_t bytes, size_t stride) {
+        for (int t = 0; t < T; t += 32) {
+            block.zero();
+            for (size_t k = 0; k < neurons; k++)
+                block[of(k)] |= (uint64_t)(uint32_t)(bits[k * words + t / 64] >> t % 64) << shift(k);
+            transpose_32(block.data(), columns);
+            for (int i = 0; i < std::min(32, T - t); i++)
+                std::memcpy(rows + (t + i) * stride, &block[i * columns], bytes);
+        }
     }
 
     // All of T steps.
@@ -121,14 +117,34 @@ struct StepMap {
     // Calls f(t) for the steps in which the neuron fires, or does not.
     template <class F>
     void each(size_t neuron, int T, bool fires, F f) const {
+        for (size_t j = 0; j < words; j++)
+            for (uint64_t w = steps(neuron, j, T, fires); w; w &= w - 1) f((uint32_t)(64 * j + __builtin_ctzll(w)));
+    }
+
+    // The numbers that `each` names, appended at `out`; returns the new end. Up to seven more are written: by eights the
+    // processor guesses better where a list ends.
+    uint32_t* list(size_t neuron, int T, bool fires, uint32_t* out) const {
         for (size_t j = 0; j < words; j++) {
-            uint64_t w = bits[neuron * words + j], valid = T - 64 * j >= 64 ? ~0ull : (1ull << (T - 64 * j)) - 1;
-            for (w = fires ? w : ~w & valid; w; w &= w - 1) f((uint32_t)(64 * j + __builtin_ctzll(w)));
+            uint64_t w = steps(neuron, j, T, fires);
+            int n = __builtin_popcountll(w);
+            for (int i = 0; i < n; i += 8)
+                for (int k = 0; k < 8; k++, w &= w - 1) out[i + k] = (uint32_t)(64 * j + std::countr_zero(w));
+            out += n;
         }
+        return out;
     }
 
    private:
-    static size_t round_up_8(size_t n) { return (n + 7) / 8 * 8; }
+    // In which of the 64 steps of word j the neuron fires, or does not.
+    uint64_t steps(size_t neuron, size_t j, int T, bool fires) const {
+        uint64_t w = bits[neuron * words + j], valid = T - 64 * j >= 64 ? ~0ull : (1ull << (T - 64 * j)) - 1;
+        return fires ? w : ~w & valid;
+    }
+
+    // Where in `block` the steps of a neuron stand: word and half of it.
+    size_t of(size_t neuron) const { return neuron % 32 * columns + neuron / 64; }
+    static int shift(size_t neuron) { return neuron % 64 / 32 * 32; }
+    static size_t round_up_64(size_t n) { return (n + 63) / 64 * 64; }
 };
 
 }  // namespace stbp

@@ -100,6 +100,19 @@ inline vf select(uint32_t bits, vf a, vf b) {
 #endif
 }
 
+// Floats from `from` on, one after another, to the lanes whose bits are set; 0 in the others. A whole vector is read.
+inline vf expand(uint32_t bits, const float* from) {
+#if defined(__AVX512F__)
+    __m512 packed = _mm512_loadu_ps(from);
+    __asm__("" : "+v"(packed));    // read first: the instruction's own way to memory takes 17 cycles on Zen 4
+    return (vf)_mm512_maskz_expand_ps((__mmask16)bits, packed);
+#else
+    vf x = {};
+    for (; bits; bits &= bits - 1) x[__builtin_ctz(bits)] = *from++;
+    return x;
+#endif
+}
+
 // e^x to a few units in the last place for x <= 0; 0 where that underflows.
 inline vf exp_negative(vf x) {
     vf clamped = x < -87.0f ? all(-87.0f) : x;
