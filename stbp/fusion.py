@@ -15,6 +15,8 @@ from stbp.ops.chain.stages import MAX_POOL, conv_stage, linear_stage
 from stbp.ops.lif.reference import Gate, gates
 from stbp.ops.spikes import Spikes
 
+_FORWARD = tuple(kind.forward for kind in (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten))
+
 
 @dataclass
 class Chain:
@@ -30,12 +32,12 @@ class Chain:
         """Output spikes of the last stage, `[T, B, ...]`."""
         return op.chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters, self.neurons)
 
-    def add(self, stage: Stage, parameters: list[Tensor], neuron: nn.LIF, length: int) -> None:
-        """One more stage; with it the chain stands for `length` modules."""
+    def add(self, stage: Stage, layer: int, parameters: list[Tensor], neuron: nn.LIF, length: int) -> None:
+        """One more stage, of module `layer` of the network; with it the chain stands for `length` modules."""
         forward, backward = (
             (neuron.gate, neuron.gate) if isinstance(neuron.gate, Gate) else gates(neuron.gate, neuron.decay)
         )
-        self.stages.append(stage._replace(surrogate=op.SURROGATES.index(neuron.surrogate)))
+        self.stages.append(stage._replace(surrogate=op.SURROGATES.index(neuron.surrogate), layer=layer))
         self.parameters += parameters
         self.neurons += [*forward[:2], *backward, neuron.threshold, neuron.width]
         self.length = length
@@ -54,6 +56,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     size, flat, pool = tuple(x.shape[2:]), False, 1
     stage: Stage | None = None
     parameters: list[Tensor] = []
+    layer = 0
     if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
         return chain
     if not (paths.fused(others=(x.bits,)) if isinstance(x, Spikes) else paths.fused(x)):
@@ -66,7 +69,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
                 stage = _current(size)
             if stage is None:
                 break
-            chain.add(stage, parameters, module, index + 1)
+            chain.add(stage, layer, parameters, module, index + 1)
             size, flat, pool, stage = stage.outputs, False, 1, None
         elif stage is not None:
             break
@@ -78,7 +81,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
             pool = module.kernel_size
         elif isinstance(module, nn.Linear | nn.Conv2d):
             stage = _synapse(module, size, flat, pool, first=not chain.stages)
-            stage = stage and stage._replace(layer=first + index)
+            layer = first + index
             parameters = [p for p in (module.weight, module.bias) if p is not None]
             if stage is None or not paths.fused(*parameters, others=(x.bits if isinstance(x, Spikes) else x,)):
                 break
@@ -104,8 +107,7 @@ def _watched(module: torch.nn.Module) -> bool:
 
 def _plain(module: torch.nn.Module) -> bool:
     """Whether the module does what its class in `nn` does: no subclass of it that computes something else."""
-    ours = (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
-    return "forward" not in vars(module) and any(type(module).forward is kind.forward for kind in ours)
+    return "forward" not in vars(module) and type(module).forward in _FORWARD
 
 
 def _current(size: tuple[int, ...]) -> Stage | None:

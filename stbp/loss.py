@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from stbp.ops.rate_mse import op
+
 
 def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
     """The paper's loss: half the squared distance of firing rate and one-hot label, mean over samples.
@@ -15,9 +17,7 @@ def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor,
         y: class indices, `[B]`, in [0, K).
     """
     _check(o, y)
-    rate = o.mean(0)
-    target = torch.zeros_like(rate).scatter_(1, y[:, None], 1.0)
-    return torch.nn.functional.mse_loss(rate, target, reduction="sum") / (2 * len(y))
+    return op.rate_mse(o, y)
 
 
 def cross_entropy(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
@@ -28,6 +28,7 @@ def cross_entropy(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Te
         y: class indices, `[B]`, in [0, K).
     """
     _check(o, y)
+    op.check_labels(y, o.shape[2])
     return torch.nn.functional.cross_entropy(o.sum(0), y)
 
 
@@ -36,7 +37,3 @@ def _check(o: Tensor, y: Tensor) -> None:
         raise ValueError(f"o must be [T, B, K] with at least one step, sample and class; got {list(o.shape)}")
     if y.shape != o.shape[1:2] or y.dtype != torch.int64:
         raise ValueError(f"y must be int64 [{o.shape[1]}], a class index a sample; got {y.dtype} {list(y.shape)}")
-    if y.device.type == "cpu":
-        least, most = (int(bound) for bound in y.aminmax())
-        if not 0 <= least <= most < o.shape[2]:
-            raise ValueError(f"y must hold class indices in [0, {o.shape[2]}); got {least} to {most}")

@@ -127,6 +127,7 @@ class Flatten(torch.nn.Module):
         return x.flatten() if isinstance(x, Spikes) else x.flatten(2)
 
 
+_FLATTEN = Flatten()
 _OVER_WINDOWS = (LIF, Linear, Conv2d, AvgPool2d, Flatten)
 
 
@@ -204,8 +205,7 @@ class Network(torch.nn.Sequential):
     @torch.no_grad()
     def record(self, x: Tensor | Spikes) -> list[Trace]:
         """Potential and spikes of every neuron layer for a window that starts at rest; no gradient."""
-        traces = []
-        x = self._enter(x)
+        traces, x = [], self._enter(x)
         for index, module in enumerate(self):
             if isinstance(module, LIF):
                 u, x = module.trace(_dense(x))
@@ -215,7 +215,7 @@ class Network(torch.nn.Sequential):
         return traces
 
     def _enter(self, x: Tensor | Spikes) -> Tensor | Spikes:
-        return Flatten()(x) if self.flatten_input else x
+        return _FLATTEN(x) if self.flatten_input else x
 
     def name(self, index: int) -> str:
         """Module `index` in words, such as `layer 2 (Linear 800-10)` or `layer 3 (LIF behind Linear 800-10)`."""

@@ -2,6 +2,10 @@ import pytest
 import torch
 
 from stbp import loss
+from stbp.ops import native, paths
+from stbp.ops.rate_mse import reference
+from tests.isas import isa as isa
+from tests.ops.against import difference, random
 
 
 def test_rate_mse_is_half_the_squared_distance_averaged_over_samples():
@@ -24,6 +28,39 @@ def test_its_gradient_is_the_papers():
     torch.testing.assert_close(grad, expected.expand_as(o).detach(), rtol=1e-12, atol=1e-12)
 
 
+# More than one part of 4,096 numbers of a step in the last; a gradient of the loss that is not one.
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 63), (30, 100, 10), (3, 129, 40)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_kernel_is_the_reference(shape, threads, isa, nan_filled_memory):
+    torch.set_num_threads(threads)
+    y = torch.arange(shape[1]) % shape[2]
+    for x in (random(*shape), (random(*shape) > 0).float(), random(*shape[1:], shape[0]).permute(2, 0, 1)):
+        o, twin = x.clone().requires_grad_(), x.double().requires_grad_()
+        got, want = loss.rate_mse(o, y), reference.rate_mse(twin, y)
+        assert ("_Direct" in type(got.grad_fn).__name__) == (native.kernels() is not None)
+        assert got.item() == pytest.approx(want.item(), rel=1e-6)
+        (grad,) = torch.autograd.grad(3 * got, o)
+        assert difference(grad, torch.autograd.grad(3 * want, twin)[0]) < 1e-6
+
+
+def test_right_rates_have_no_gradient_at_all():
+    """Whatever T: a sample without a gradient is left out of the backward pass."""
+    for T in range(1, 80):
+        o = torch.eye(10).expand(T, 10, 10).clone().requires_grad_()
+        (grad,) = torch.autograd.grad(loss.rate_mse(o, torch.arange(10)), o)
+        assert not grad.any()
+
+
+def test_what_the_kernel_does_not_take_is_the_references(unchecked_shapes):
+    o, y = random(3, 2, 4).requires_grad_(), torch.tensor([1, 3])
+    with paths.reference_only():
+        want = loss.rate_mse(o, y)
+    assert "_Direct" not in type(want.grad_fn).__name__
+    assert torch.func.grad(lambda o: loss.rate_mse(o, y))(o).shape == o.shape
+    assert torch.compile(loss.rate_mse, fullgraph=True, backend="eager")(o, y).item() == pytest.approx(want.item())
+    assert loss.rate_mse(o.double(), y).dtype == torch.float64
+
+
 @pytest.mark.parametrize("name", ["rate_mse", "cross_entropy"])
 @pytest.mark.parametrize(
     ("o", "y", "message"),
@@ -32,6 +69,7 @@ def test_its_gradient_is_the_papers():
         (torch.zeros(2, 3, 3), torch.eye(3, dtype=torch.int64), r"y must be int64 \[3\]"),
         (torch.zeros(2, 3, 3), torch.zeros(3), "got torch.float32"),
         (torch.zeros(2, 3, 3), torch.tensor([0, 1, 3]), r"class indices in \[0, 3\); got 0 to 3"),
+        (torch.zeros(2, 3, 3), torch.tensor([0, -1, 2]), r"class indices in \[0, 3\); got -1 to 2"),
         (torch.zeros(2, 0, 3), torch.zeros(0, dtype=torch.int64), "at least one step, sample and class"),
     ],
 )

@@ -240,39 +240,37 @@ inline Coded plain_code(Events&& e, int T) {
 }
 
 // The rows of a sample coded so: per step first what is added, then what is subtracted, each in the order of inputs.
-inline Coded complement_code(Rows rows, int T, size_t inputs, StepMap& map) {
-    map.read(rows.first, T, rows.bytes, rows.stride);
-    size_t words = (rows.bytes + 7) / 8;
-    std::vector<uint64_t> often(words, 0);
-    Coded c;
-    c.base = Buffer<uint32_t>(inputs);
-    map.each_that_fires([&](size_t k) {
-        uint32_t fired = map.fired(k);
-        c.fired += fired;
-        if (2 * fired <= (uint32_t)T) return;
-        c.base[c.bases++] = (uint32_t)k;
-        often[k / 64] |= 1ull << k % 64;
-    });
-    c.start = Buffer<uint32_t>(2 * T + 1);
-    uint32_t n = 0, *start = c.start.data();
+inline Coded complement_code(Rows rows, int T, size_t inputs) {
+    size_t words = (rows.bytes + 7) / 8, room = 0;
+    std::vector<uint64_t> all(T * words);
     for (int t = 0; t < T; t++) {
-        uint32_t more = 0, less = 0;
-        for (size_t i = 0; i < words; i++) {
-            uint64_t row = word(rows.first + t * rows.stride + 8 * i, rows.bytes - 8 * i);
-            more += __builtin_popcountll(row & ~often[i]);
-            less += __builtin_popcountll(often[i] & ~row);
-        }
-        start[2 * t] = n;
-        start[2 * t + 1] = n += more;
-        n += less;
+        const uint8_t* row = rows.first + t * rows.stride;
+        prefetch_behind(row, rows.bytes);
+        for (size_t i = 0; i < words; i++) all[t * words + i] = word(row + 8 * i, rows.bytes - 8 * i);
     }
-    start[2 * T] = n;
-    c.id = Buffer<uint32_t>(n);
-    std::vector<uint32_t> end(start, start + 2 * T);
-    map.each_that_fires([&](size_t k) {
-        bool missing = often[k / 64] >> k % 64 & 1;
-        map.each(k, T, !missing, [&](uint32_t t) { c.id[end[2 * t + missing]++] = (uint32_t)k; });
-    });
+    std::vector<uint64_t> often = in_most(all, T, words);
+    Coded c;
+    for (int t = 0; t < T; t++)
+        for (size_t i = 0; i < words; i++) {
+            c.fired += __builtin_popcountll(all[t * words + i]);
+            room += __builtin_popcountll(all[t * words + i] ^ often[i]);
+        }
+    c.base = Buffer<uint32_t>(inputs);
+    uint32_t* end = c.base.data();
+    for (size_t i = 0; i < words; i++) end = indices(often[i], i, end);
+    c.bases = end - c.base.data();
+    c.id = Buffer<uint32_t>(room);
+    c.start = Buffer<uint32_t>(2 * T + 1);
+    end = c.id.data();
+    for (int t = 0; t < T; t++) {
+        const uint64_t* row = all.data() + t * words;
+        c.start[2 * t] = (uint32_t)(end - c.id.data());
+        for (size_t i = 0; i < words; i++) end = indices(row[i] & ~often[i], i, end);
+        c.start[2 * t + 1] = (uint32_t)(end - c.id.data());
+        if (c.bases)
+            for (size_t i = 0; i < words; i++) end = indices(~row[i] & often[i], i, end);
+    }
+    c.start[2 * T] = (uint32_t)(end - c.id.data());
     return c;
 }
 

@@ -234,19 +234,15 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
     in.coded.resize(w.B);
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
-#pragma omp parallel num_threads(w.threads)
-    {
-        StepMap map(w.T, K);
-#pragma omp for schedule(dynamic, 4)
-        for (int b = 0; b < w.B; b++) {
-            Rows from = rows_of(w, s, before, b);
-            if (s.complement && from.first && s.M > FEW)
-                in.coded[b] = complement_code(from, w.T, K, map);
-            else
-                in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
-            events[b] = in.coded[b].fired;
-            rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
-        }
+#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
+    for (int b = 0; b < w.B; b++) {
+        Rows from = rows_of(w, s, before, b);
+        if (s.complement && from.first && s.M > FEW)
+            in.coded[b] = complement_code(from, w.T, K);
+        else
+            in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
+        events[b] = in.coded[b].fired;
+        rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
     }
     double all_steps = (double)w.B * w.T * K, n = 0, r = 0;
     for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];

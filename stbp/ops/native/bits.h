@@ -22,21 +22,53 @@ inline uint64_t word(const uint8_t* p, size_t bytes) {
     return w;
 }
 
+// Fetches the bytes behind a row: with T rows of every sample side by side they are the next sample's.
+inline void prefetch_behind(const uint8_t* row, size_t bytes) {
+    for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + bytes + j);
+}
+
 inline size_t ones(const uint8_t* p, size_t bytes) {
     size_t n = 0;
     for (size_t i = 0; i < bytes; i += 8) n += __builtin_popcountll(word(p + i, bytes - i));
     return n;
 }
 
-// Indices of the bits set in word i of a row, appended at `out`; returns the new end.
+// Indices of the bits set in word i of a row, appended at `out`; returns the new end. Up to seven more are written: by
+// eights the processor guesses better where they end.
 inline uint32_t* indices(uint64_t w, size_t i, uint32_t* out) {
-    for (; w; w &= w - 1) *out++ = (uint32_t)(i * 64 + __builtin_ctzll(w));
-    return out;
+    int n = __builtin_popcountll(w);
+    for (int j = 0; j < n; j += 8)
+        for (int k = 0; k < 8; k++, w &= w - 1) out[j + k] = (uint32_t)(64 * i + std::countr_zero(w));
+    return out + n;
 }
 
 inline uint32_t* indices(const uint8_t* row, size_t bytes, uint32_t* out) {
     for (size_t i = 0; i < bytes; i += 8) out = indices(word(row + i, bytes - i), i / 8, out);
     return out;
+}
+
+// Which bits are set in more than half of T rows of `words` words. They are counted digit by digit, all side by side.
+inline std::vector<uint64_t> in_most(const std::vector<uint64_t>& rows, int T, size_t words) {
+    int digits = 32 - __builtin_clz((unsigned)T);
+    std::vector<uint64_t> count(digits * words, 0), carry(words), more(words, 0), equal(words, ~0ull);
+    for (int t = 0; t < T; t++) {
+        std::copy_n(rows.begin() + t * words, words, carry.begin());
+        for (int d = 0; d < digits; d++)
+            for (size_t i = 0; i < words; i++) {
+                uint64_t digit = count[d * words + i], next = digit & carry[i];
+                count[d * words + i] = digit ^ carry[i];
+                carry[i] = next;
+            }
+    }
+    for (int d = digits - 1; d >= 0; d--) {
+        uint64_t half = (T / 2 >> d & 1) ? ~0ull : 0;
+        for (size_t i = 0; i < words; i++) {
+            uint64_t digit = count[d * words + i];
+            more[i] |= equal[i] & digit & ~half;
+            equal[i] &= ~(digit ^ half);
+        }
+    }
+    return more;
 }
 
 // Square blocks of 32 x 32 bits on their diagonal, side by side: a is 32 rows of n words of two such blocks each.
@@ -72,7 +104,7 @@ struct StepMap {
             block.zero();
             for (int i = 0; i < std::min(32, T - t); i++) {
                 const uint8_t* row = rows + (t + i) * stride;
-                for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + bytes + j);    // of the next sample
+                prefetch_behind(row, bytes);
                 for (size_t j = 0; j < bytes; j += 8)
                     some[j / 8] |= block[i * columns + j / 8] = word(row + j, bytes - j);
             }
@@ -121,16 +153,9 @@ struct StepMap {
             for (uint64_t w = steps(neuron, j, T, fires); w; w &= w - 1) f((uint32_t)(64 * j + __builtin_ctzll(w)));
     }
 
-    // The numbers that `each` names, appended at `out`; returns the new end. Up to seven more are written: by eights the
-    // processor guesses better where a list ends.
+    // The numbers that `each` names, appended at `out` as `indices` does; returns the new end.
     uint32_t* list(size_t neuron, int T, bool fires, uint32_t* out) const {
-        for (size_t j = 0; j < words; j++) {
-            uint64_t w = steps(neuron, j, T, fires);
-            int n = __builtin_popcountll(w);
-            for (int i = 0; i < n; i += 8)
-                for (int k = 0; k < 8; k++, w &= w - 1) out[i + k] = (uint32_t)(64 * j + std::countr_zero(w));
-            out += n;
-        }
+        for (size_t j = 0; j < words; j++) out = indices(steps(neuron, j, T, fires), j, out);
         return out;
     }
 
