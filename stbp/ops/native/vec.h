@@ -131,7 +131,7 @@ inline vf exp_negative(vf x) {
 }
 
 // to[j][i] = from[i][j] for i, j < 8; strides in floats.
-inline void transpose_8x8(const float* from, size_t stride, float* to, size_t to_stride) {
+__attribute__((always_inline)) inline void transpose_8x8(const float* from, size_t stride, float* to, size_t to_stride) {
     typedef float row __attribute__((vector_size(32)));
     row a[8], b[8];
     for (int i = 0; i < 8; i++) __builtin_memcpy(&a[i], from + i * stride, 32);
@@ -153,6 +153,7 @@ inline void transpose_8x8(const float* from, size_t stride, float* to, size_t to
 
 // to[j][i] = from[i][j] for i < n, j < m; strides in floats.
 inline void transpose(const float* from, size_t stride, int n, int m, float* to, size_t to_stride) {
+    constexpr int AHEAD = 64;
     constexpr int BLOCK = 64;    // rows of `from` whose lines stay in the nearest cache until all of them is used
     for (int i0 = 0; i0 < n; i0 += BLOCK) {
         int end = i0 + BLOCK < n ? i0 + BLOCK : n;
@@ -161,6 +162,7 @@ inline void transpose(const float* from, size_t stride, int n, int m, float* to,
                 const float* f = from + i * stride + j;
                 float* t = to + j * to_stride + i;
                 if (i + 8 <= n && j + 8 <= m) {
+                    for (int a = 0; a < 8; a++) __builtin_prefetch(f + a * stride + AHEAD);
                     transpose_8x8(f, stride, t, to_stride);
                     continue;
                 }
