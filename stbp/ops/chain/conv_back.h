@@ -7,7 +7,7 @@
 
 namespace stbp {
 
-constexpr int GROUPS = 25;    // of samples
+constexpr int GROUPS = 50;    // of samples: two of a hundred
 constexpr size_t GRADIENT_BYTES = 48 << 10;
 
 // Rows of the kernel that are taken together in the gradient of the input, as registers allow.
