@@ -288,9 +288,9 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
                         to_dense(in.coded[b], w.T, K, x.data());
                         dense_product<U>(x.data(), K, w.T, K, rows.data(), bias.v, sink);
                     } else if (in.coded[b].value) {
-                        linear_events<U, true>(in.coded[b], w.T, rows.data(), bias, s.complement && s.M <= FEW, sink);
+                        linear_events<U, true>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
                     } else {
-                        linear_events<U, false>(in.coded[b], w.T, rows.data(), bias, s.complement && s.M <= FEW, sink);
+                        linear_events<U, false>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
                     }
                 }
             });

@@ -78,7 +78,7 @@ inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(table + entry[r * STEPS + t] + v * LANES);
             for (int v = 0; v < PER_UNIT; v++) {
-                now[v] = step(s.neuron, now[v], sum.v[v]);
+                now[v] = step_of_both(s.neuron, now[v], sum.v[v]);
                 store(u + t * UNIT + v * LANES, now[v]);
             }
         }

@@ -38,6 +38,12 @@ inline vf step(const Neuron& n, vf u, vf x) {
     return u * keep + x;
 }
 
+// The same number from both cases side by side: more to do, but less to wait for where few neurons go through all steps.
+inline vf step_of_both(const Neuron& n, vf u, vf x) {
+    vf kept = u * n.keep0 + x, after = u * n.keep1 + x;
+    return u >= n.threshold ? after : kept;
+}
+
 // One step backward. `eps` is dL/du of step t + 1 and becomes that of step t; `grad` is what reaches the spikes of
 // step t from outside. Returns a = eps^t - f(0) eps^{t+1}, which is zero outside the curve's support unless o^t = 1.
 // With h = h(u): eps^t = grad h + eps^{t+1} (u f'(o) h + f(o)), so that one step waits for one multiplication only.
