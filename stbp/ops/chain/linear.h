@@ -228,16 +228,34 @@ inline Events read_linear(const Window& w, const Stage& s, const Stage* before, 
     return read_stage(w, s, own.data(), base.data(), false);
 }
 
+// Whether an input that fires at all in a window does so in fewer than four steps, by the mean over a few samples.
+inline bool fires_rarely(const Window& w, const Stage& s, const Stage* before) {
+    size_t n = 0, active = 0;
+    for (int b = 0; b < std::min(w.B, 8); b++) {
+        Rows rows = rows_of(w, s, before, b);
+        if (!rows.first) return false;
+        std::vector<uint8_t> seen(rows.bytes, 0);
+        for (int t = 0; t < w.T; t++) {
+            const uint8_t* row = rows.first + t * rows.stride;
+            n += ones(row, rows.bytes);
+            for (size_t j = 0; j < rows.bytes; j++) seen[j] |= row[j];
+        }
+        active += ones(seen.data(), rows.bytes);
+    }
+    return n < 4 * active;
+}
+
 // The batch's events in the coding that the forward pass will use, and whether events are used at all.
 inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
     Input in;
     in.coded.resize(w.B);
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
+    bool usual = s.complement && s.M > FEW && !fires_rarely(w, s, before);
 #pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
     for (int b = 0; b < w.B; b++) {
         Rows from = rows_of(w, s, before, b);
-        if (s.complement && from.first && s.M > FEW)
+        if (usual && from.first)
             in.coded[b] = complement_code(from, w.T, K);
         else
             in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);

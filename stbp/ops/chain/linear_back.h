@@ -175,19 +175,7 @@ inline void add_by_step(Rows rows, int T, const float* g, float* D) {
 // Samples whose gradients are summed over an input's events before the gradient's row is touched. Where an input fires
 // often in a window, one sample; where it is rare, as many as a tile's dL/du of them leave room for in the cache.
 inline int chunk_size(const Window& w, const Stage& s, const Stage* before, int per_tile) {
-    size_t n = 0, active = 0;
-    for (int b = 0; b < std::min(w.B, 8); b++) {
-        Rows rows = rows_of(w, s, before, b);
-        if (!rows.first) return 1;
-        std::vector<uint8_t> seen(rows.bytes, 0);
-        for (int t = 0; t < w.T; t++) {
-            const uint8_t* row = rows.first + t * rows.stride;
-            n += ones(row, rows.bytes);
-            for (size_t j = 0; j < rows.bytes; j++) seen[j] |= row[j];
-        }
-        active += ones(seen.data(), rows.bytes);
-    }
-    if (n >= 4 * active) return 1;
+    if (!fires_rarely(w, s, before)) return 1;
     size_t sample = (size_t)w.T * per_tile * UNIT * sizeof(float);
     return std::max(1, (int)((384 << 10) / sample));
 }
