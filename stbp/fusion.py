@@ -56,7 +56,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     size, flat, pool = tuple(x.shape[2:]), False, 1
     stage: Stage | None = None
     parameters: list[Tensor] = []
-    layer = 0
+    layer = first
     if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
         return chain
     if not (paths.fused(others=(x.bits,)) if isinstance(x, Spikes) else paths.fused(x)):

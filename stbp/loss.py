@@ -10,7 +10,7 @@ from stbp.ops.rate_mse import op
 def rate_mse(o: Float[Tensor, "T B K"], y: Int64[Tensor, " B"]) -> Float[Tensor, ""]:
     """The paper's loss: half the squared distance of firing rate and one-hot label, mean over samples.
 
-    L = 1/(2S) sum_s || y_s - (1/T) sum_t o_s^t ||^2, with S = B samples.
+    L = 1/(2S) sum_s || y_s - (1/T) sum_t o_s^t ||^2, with S = B samples. It can be differentiated once.
 
     Args:
         o: output spikes, `[T, B, K]`.

@@ -7,7 +7,7 @@
 
 namespace stbp {
 
-constexpr int GROUPS = 50;    // of samples: two of a hundred
+constexpr int GROUPS = 50;    // of samples
 constexpr size_t GRADIENT_BYTES = 48 << 10;
 
 // Rows of the kernel that are taken together in the gradient of the input, as registers allow.

@@ -228,12 +228,12 @@ inline Events read_linear(const Window& w, const Stage& s, const Stage* before, 
     return read_stage(w, s, own.data(), base.data(), false);
 }
 
-// Whether an input that fires at all in a window does so in fewer than four steps, by the mean over a few samples.
-inline bool fires_rarely(const Window& w, const Stage& s, const Stage* before) {
+// In how many steps of a window an input fires that does so at all: the mean over a few samples; many if not known.
+inline double steps_per_input(const Window& w, const Stage& s, const Stage* before) {
     size_t n = 0, active = 0;
     for (int b = 0; b < std::min(w.B, 8); b++) {
         Rows rows = rows_of(w, s, before, b);
-        if (!rows.first) return false;
+        if (!rows.first) return w.T;
         std::vector<uint8_t> seen(rows.bytes, 0);
         for (int t = 0; t < w.T; t++) {
             const uint8_t* row = rows.first + t * rows.stride;
@@ -242,7 +242,7 @@ inline bool fires_rarely(const Window& w, const Stage& s, const Stage* before) {
         }
         active += ones(seen.data(), rows.bytes);
     }
-    return n < 4 * active;
+    return active ? (double)n / active : w.T;
 }
 
 // The batch's events in the coding that the forward pass will use, and whether events are used at all.
@@ -251,7 +251,7 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
     in.coded.resize(w.B);
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
-    bool usual = s.complement && s.M > FEW && !fires_rarely(w, s, before);
+    bool usual = s.complement && s.M > FEW && steps_per_input(w, s, before) >= std::min(4.0, w.T / 8.0);
 #pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
     for (int b = 0; b < w.B; b++) {
         Rows from = rows_of(w, s, before, b);

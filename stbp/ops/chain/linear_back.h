@@ -175,7 +175,7 @@ inline void add_by_step(Rows rows, int T, const float* g, float* D) {
 // Samples whose gradients are summed over an input's events before the gradient's row is touched. Where an input fires
 // often in a window, one sample; where it is rare, as many as a tile's dL/du of them leave room for in the cache.
 inline int chunk_size(const Window& w, const Stage& s, const Stage* before, int per_tile) {
-    if (!fires_rarely(w, s, before)) return 1;
+    if (steps_per_input(w, s, before) >= 4) return 1;
     size_t sample = (size_t)w.T * per_tile * UNIT * sizeof(float);
     return std::max(1, (int)((384 << 10) / sample));
 }

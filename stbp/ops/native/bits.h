@@ -22,7 +22,7 @@ inline uint64_t word(const uint8_t* p, size_t bytes) {
     return w;
 }
 
-// Fetches the bytes behind a row: with T rows of every sample side by side they are the next sample's.
+// Fetches the bytes behind a row: of a network's input they are the next sample's.
 inline void prefetch_behind(const uint8_t* row, size_t bytes) {
     for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + bytes + j);
 }
@@ -87,12 +87,15 @@ inline void transpose_32(uint64_t* a, size_t n) {
 
 // In which steps every neuron fires: bit t of its row of `words` words.
 struct StepMap {
+    size_t count;                      // of neurons
     size_t words, neurons, columns;    // of a neuron's row; in all, whole words of them; words of a step's row, padded
-    Buffer<uint64_t> bits, block, some;
+    Buffer<uint64_t> bits;
+    Buffer<uint64_t> block;    // 32 steps on their way from or to rows
+    Buffer<uint64_t> some;     // who fires at all, by `read`
 
-    StepMap(int T, size_t neurons)
-        : words((T + 63) / 64), neurons(round_up_64(neurons)), columns((neurons + 511) / 512 * 8),
-          bits(this->neurons * words), block(32 * columns), some(columns) {
+    StepMap(int T, size_t count)
+        : count(count), words((T + 63) / 64), neurons(round_up_64(count)), columns((count + 511) / 512 * 8),
+          bits(neurons * words), block(32 * columns), some(columns) {
         bits.zero();
     }
 
@@ -108,6 +111,7 @@ struct StepMap {
                 for (size_t j = 0; j < bytes; j += 8)
                     some[j / 8] |= block[i * columns + j / 8] = word(row + j, bytes - j);
             }
+            if (count % 64) some[count / 64] &= (1ull << count % 64) - 1;    // whatever stands behind the last one
             transpose_32(block.data(), columns);
             each_that_fires([&](size_t k) {
                 bits[k * words + t / 64] |= (uint64_t)(uint32_t)(block[of(k)] >> shift(k)) << t % 64;
@@ -122,7 +126,7 @@ struct StepMap {
             for (uint64_t w = some[i]; w; w &= w - 1) f(64 * i + __builtin_ctzll(w));
     }
 
-    // The same to T rows.
+    // The whole map to T rows.
     void write(uint8_t* rows, int T, size_t bytes, size_t stride) {
         for (int t = 0; t < T; t += 32) {
             block.zero();

@@ -42,8 +42,9 @@ def rate_mse(o: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: a label that is no class.
     """
-    plain = type(o) is Tensor and not torch.compiler.is_compiling() and y.device.type == "cpu"
-    if plain and paths.compiled(o) and not torch._C._are_functorch_transforms_active():
+    plain = type(o) is type(y) is Tensor and y.device.type == "cpu" and paths.compiled(o)
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    if plain and not traced:
         loss = _Direct.apply(o, y)
         assert isinstance(loss, Tensor)
         return loss
