@@ -1,46 +1,40 @@
 """Which modules of a network run as one operator: `plan`."""
 
+import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from stbp import nn
 from stbp.ops import paths
-from stbp.ops.chain import op
-from stbp.ops.chain.op import CURRENT, Stage
+from stbp.ops.chain.call import CURRENT, SURROGATES, Stage
+from stbp.ops.chain.op import chain
 from stbp.ops.chain.stages import MAX_POOL, conv_stage, linear_stage
 from stbp.ops.lif.reference import Gate, gates
 from stbp.ops.spikes import Spikes
 
-_FORWARD = tuple(kind.forward for kind in (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten))
+_KINDS = {kind.forward: kind for kind in (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)}
 
 
-@dataclass
-class Chain:
+class Chain(NamedTuple):
     """A run of modules as the stages of `stbp.ops.chain`."""
 
-    stages: list[Stage] = field(default_factory=list)
-    parameters: list[Tensor] = field(default_factory=list)
-    neurons: list[float] = field(default_factory=list)
+    stages: tuple[Stage, ...] = ()
+    neurons: tuple[float, ...] = ()
+    parameters: Sequence[Tensor] = ()
     # Modules that it stands for, from the first one given.
     length: int = 0
 
     def run(self, x: Tensor | Spikes) -> Tensor:
         """Output spikes of the last stage, `[T, B, ...]`."""
-        return op.chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters, self.neurons)
+        return chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters, self.neurons)
 
-    def add(self, stage: Stage, layer: int, parameters: list[Tensor], neuron: nn.LIF, length: int) -> None:
-        """One more stage, of module `layer` of the network; with it the chain stands for `length` modules."""
-        forward, backward = (
-            (neuron.gate, neuron.gate) if isinstance(neuron.gate, Gate) else gates(neuron.gate, neuron.decay)
-        )
-        self.stages.append(stage._replace(surrogate=op.SURROGATES.index(neuron.surrogate), layer=layer))
-        self.parameters += parameters
-        self.neurons += [*forward[:2], *backward, neuron.threshold, neuron.width]
-        self.length = length
+
+# Of a module its class and what else decides whether and how it can be part of a chain.
+Facts = tuple[Any, ...]
 
 
 def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0) -> Chain:
@@ -52,62 +46,94 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
         x: the input of the first module, `[T, B, ...]`.
         first: number of the first module in its network.
     """
-    chain = Chain()
-    size, flat, pool = tuple(x.shape[2:]), False, 1
-    stage: Stage | None = None
+    packed = isinstance(x, Spikes)
+    if not packed and not (modules and isinstance(modules[0], nn.LIF)):
+        return Chain()
+    if not (paths.fused(others=(x.bits,)) if isinstance(x, Spikes) else paths.fused(x)) or _all_watched():
+        return Chain()
+    facts: list[Facts] = []
     parameters: list[Tensor] = []
-    layer = first
-    if not isinstance(x, Spikes) and not (modules and isinstance(modules[0], nn.LIF)):
-        return chain
-    if not (paths.fused(others=(x.bits,)) if isinstance(x, Spikes) else paths.fused(x)):
-        return chain
-    for index, module in enumerate(modules):
-        if _watched(module) or not _plain(module):
+    for module in modules:
+        own = [p for p in module._parameters.values() if p is not None]
+        fact = _facts(module)
+        if fact is None or any(p.device.type != x.device.type or p.dtype != torch.float32 for p in own):
             break
-        if isinstance(module, nn.LIF):
-            if index == 0 and not isinstance(x, Spikes):
-                stage = _current(size)
-            if stage is None:
-                break
-            chain.add(stage, layer, parameters, module, index + 1)
-            size, flat, pool, stage = stage.outputs, False, 1, None
-        elif stage is not None:
-            break
-        elif isinstance(module, nn.Flatten):
-            flat = True
-        elif isinstance(module, nn.AvgPool2d):
-            if flat or pool > 1 or len(size) != 3 or module.kernel_size > min(MAX_POOL, *size[1:]):
-                break
-            pool = module.kernel_size
-        elif isinstance(module, nn.Linear | nn.Conv2d):
-            stage = _synapse(module, size, flat, pool, first=not chain.stages)
-            layer = first + index
-            parameters = [p for p in (module.weight, module.bias) if p is not None]
-            if stage is None or not paths.fused(*parameters, others=(x.bits if isinstance(x, Spikes) else x,)):
-                break
-        else:
-            break
-    return chain
+        facts.append(fact)
+        parameters += own
+    stages, neurons, used, length = _plan(tuple(facts), tuple(x.shape[2:]), packed, first)
+    return Chain(stages, neurons, parameters[:used], length)
+
+
+def _facts(module: torch.nn.Module) -> Facts | None:
+    """None if it is no module of ours, one that computes something else, or one that somebody wants to see called."""
+    kind = _KINDS.get(type(module).forward)
+    if kind is None or "forward" in vars(module) or _watched(module):
+        return None
+    if isinstance(module, nn.LIF):
+        return kind, float(module.decay), float(module.threshold), module.surrogate, float(module.width), module.gate
+    if isinstance(module, nn.AvgPool2d):
+        return kind, module.kernel_size
+    if isinstance(module, nn.Linear):
+        return kind, module.in_features, module.out_features, module.bias is not None
+    if isinstance(module, nn.Conv2d):
+        return kind, module.weight.shape, module.bias is not None, module.stride, module.padding
+    return (kind,)
 
 
 def _watched(module: torch.nn.Module) -> bool:
     """Whether somebody wants to see this very module being called."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+def _all_watched() -> bool:
+    """Whether somebody wants to see every module being called."""
     everywhere = torch.nn.modules.module
     return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or everywhere._global_forward_hooks
+        everywhere._global_forward_hooks
         or everywhere._global_forward_pre_hooks
         or everywhere._global_backward_hooks
         or everywhere._global_backward_pre_hooks
     )
 
 
-def _plain(module: torch.nn.Module) -> bool:
-    """Whether the module does what its class in `nn` does: no subclass of it that computes something else."""
-    return "forward" not in vars(module) and type(module).forward in _FORWARD
+# Found once for a network: asking anew in every step took 0.15 ms of one of 784-800-10.
+@functools.lru_cache(maxsize=256)
+def _plan(
+    modules: tuple[Facts, ...], size: tuple[int, ...], packed: bool, first: int
+) -> tuple[tuple[Stage, ...], tuple[float, ...], int, int]:
+    """Stages and neurons of the chain, how many parameters are theirs, and for how many modules it stands."""
+    stages: list[Stage] = []
+    neurons: list[float] = []
+    parameters, length, flat, pool, layer = 0, 0, False, 1, first
+    stage: Stage | None = None
+    for index, (kind, *numbers) in enumerate(modules):
+        if kind is nn.LIF:
+            if index == 0 and not packed:
+                stage = _current(size)
+            if stage is None:
+                break
+            decay, threshold, surrogate, width, gate = numbers
+            forward, backward = (gate, gate) if isinstance(gate, Gate) else gates(gate, decay)
+            stages.append(stage._replace(surrogate=SURROGATES.index(surrogate), layer=layer))
+            neurons += [*forward[:2], *backward, threshold, width]
+            parameters += 0 if stage.kind == CURRENT else 1 + stage.bias
+            length, size, flat, pool, stage = index + 1, stage.outputs, False, 1, None
+        elif stage is not None:
+            break
+        elif kind is nn.Flatten:
+            flat = True
+        elif kind is nn.AvgPool2d:
+            if flat or pool > 1 or len(size) != 3 or numbers[0] > min(MAX_POOL, *size[1:]):
+                break
+            pool = numbers[0]
+        else:
+            stage = (_linear if kind is nn.Linear else _conv)(numbers, size, flat, pool, not stages)
+            layer = first + index
+            if stage is None:
+                break
+    return tuple(stages), tuple(neurons), parameters, length
 
 
 def _current(size: tuple[int, ...]) -> Stage | None:
@@ -117,18 +143,22 @@ def _current(size: tuple[int, ...]) -> Stage | None:
     return Stage(CURRENT, maps, height, width, 1, maps, 1, 0, height, width, 1, 0, 0, 0, 0)
 
 
-def _synapse(module: nn.Linear | nn.Conv2d, size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
-    """The stage of a synapse with the pooling before it; None if the kernels do not take it, or it does not fit."""
-    bias = module.bias is not None
-    if isinstance(module, nn.Linear):
-        if first and pool == 1 and flat:  # in the order of the input: nothing to sort
-            size = (math.prod(size),)
-        maps, height, width = (*size, 1, 1)[:3]
-        if len(size) != (3 if flat and len(size) > 1 else 1):
-            return None
-        if maps * (height // pool) * (width // pool) != module.in_features:
-            return None
-        return linear_stage(size, module.out_features, bias, pool)
-    if flat or len(size) != 3 or size[0] != module.weight.shape[1]:
+def _linear(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
+    """The stage of a linear synapse with the pooling before it; None if sizes differ or the kernels do not take it."""
+    inputs, outputs, bias = numbers
+    if first and pool == 1 and flat:  # in the order of the input: nothing to sort
+        size = (math.prod(size),)
+    maps, height, width = (*size, 1, 1)[:3]
+    if len(size) != (3 if flat and len(size) > 1 else 1):
         return None
-    return conv_stage(size, module.weight.shape, bias, module.stride, module.padding, pool, first)
+    if maps * (height // pool) * (width // pool) != inputs:
+        return None
+    return linear_stage(size, outputs, bias, pool)
+
+
+def _conv(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
+    """The same of a convolution."""
+    weight, bias, stride, padding = numbers
+    if flat or len(size) != 3 or size[0] != weight[1]:
+        return None
+    return conv_stage(size, weight, bias, stride, padding, pool, first)

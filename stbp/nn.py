@@ -166,12 +166,12 @@ class Network(torch.nn.Sequential):
         """Output spikes `[T, B, K]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
         if torch.compiler.is_compiling():  # what decides on a run of layers are values: the compiler sees operators
             return self.run(input)[0]
-        from stbp import fusion
+        from stbp.fusion import plan  # which imports this file
 
         x, modules, done = self._enter(input), list(self), 0
         while done < len(modules):
             x = _packed(x)
-            chain = fusion.plan(modules[done:], x, done)
+            chain = plan(modules[done:], x, done)
             if chain.length:
                 x = chain.run(x)
             else:

@@ -4,7 +4,7 @@ import functools
 import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -64,25 +64,19 @@ def note(operator: str, step: str, kernel: str, density: float = float("nan")) -
         seen.append(Path(operator, step, kernel, density))
 
 
-@contextmanager
-def reference_only() -> Iterator[None]:
+def reference_only() -> AbstractContextManager[None]:
     """Inside, every operator is the PyTorch reference, whatever kernels there are."""
-    with _within(_reference, True):
-        yield
+    return _within(_reference, True)
 
 
-@contextmanager
-def no_skip() -> Iterator[None]:
+def no_skip() -> AbstractContextManager[None]:
     """Inside, the backward pass treats samples whose gradient is zero like all others: same result, more time."""
-    with _within(_skip, False):
-        yield
+    return _within(_skip, False)
 
 
-@contextmanager
-def products(how: str) -> Iterator[None]:
+def products(how: str) -> AbstractContextManager[None]:
     """Inside, GPUs multiply weights and spikes by `split` (bfloat16 parts, exact), `float32` or `tf32`: to compare."""
-    with _within(_product, how):
-        yield
+    return _within(_product, how)
 
 
 def product() -> str:
@@ -93,6 +87,14 @@ def product() -> str:
 def skip() -> bool:
     """Whether samples whose gradient is zero are left out of the backward pass."""
     return _skip.get()
+
+
+def traced() -> bool:
+    """Whether somebody writes down torch's operators as they are called, who would not see a kernel called directly."""
+    # torch.compile reads this code and stops at context variables: asked before all else
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return True
+    return torch._C._get_tracing_state() is not None
 
 
 def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:

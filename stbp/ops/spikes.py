@@ -83,7 +83,7 @@ class Spikes:
         o = o.detach().contiguous()
         n = math.prod(o.shape[2:])
         bits = o.new_empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)
-        size = ctypes.c_int64(o.shape[0] * o.shape[1]), ctypes.c_int64(n)
+        size = [ctypes.c_int64(length) for length in (*o.shape[:2], n)]
         places = [ctypes.c_void_p(t.data_ptr()) for t in (o, bits)]
         binary = native.call("stbp_pack", places[0], *size, places[1], torch.get_num_threads())
         return cls(bits, tuple(o.shape)) if binary else None

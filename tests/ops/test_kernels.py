@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stbp import Spikes, fusion, nn, ops
 from stbp.ops import native, paths
+from stbp.ops.chain import call
 from stbp.ops.chain import op as chain_op
 from stbp.ops.chain import reference as chain_reference
 from stbp.ops.encode import reference as encode_reference
@@ -326,9 +327,9 @@ def test_nothing_depends_on_what_memory_held_before(nan_filled_memory):
 
 def test_the_chain_passes_torchs_own_checks():
     # which compare what is saved too: with the rectangle, whose window leaves memory unwritten, it would differ
-    curve = chain_op.SURROGATES.index("polynomial")
+    curve = call.SURROGATES.index("polynomial")
     layers = (20, 17), (17, 3)
-    stages = [chain_op.Stage(chain_op.LINEAR, n, 1, 1, 1, m, 1, 0, 1, 1, 1, 1, 1, curve, 0) for n, m in layers]
+    stages = [call.Stage(call.LINEAR, n, 1, 1, 1, m, 1, 0, 1, 1, 1, 1, 1, curve, 0) for n, m in layers]
     layout = [number for stage in stages for number in stage]
     forward, backward = gates("linear", 0.3)
     neurons = [*forward[:2], *backward, 0.5, 1.0] * 2
@@ -342,8 +343,8 @@ def test_the_chain_passes_torchs_own_checks():
 def test_the_structures_have_the_size_that_the_kernels_expect():
     import ctypes
 
-    assert native.call("stbp_size_of_stage") == ctypes.sizeof(chain_op._Stage)
-    assert native.call("stbp_size_of_window") == ctypes.sizeof(chain_op._Window)
+    assert native.call("stbp_size_of_stage") == ctypes.sizeof(call._Stage)
+    assert native.call("stbp_size_of_window") == ctypes.sizeof(call._Window)
 
 
 # --- encoder and packing -------------------------------------------------------------------------------------------

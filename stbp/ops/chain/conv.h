@@ -27,8 +27,13 @@ inline void fire_at(const Window& w, const Stage& s, const Maps& m, int p, int t
     if (s.fires) {
         if (t)
             for (int v = 0; v < U * PER_UNIT; v++) now[v] = load(u - s.Mp() + v * LANES);
+        uint32_t fired[U];
+        fire<U>(s.neuron, now, x, fired, m.out ? o : nullptr);
         uint8_t* bits = m.bits ? m.bits + ((size_t)t * s.P() + p) * (s.Mp() / 8) + tile.first / 8 : nullptr;
-        fire<U>(s.neuron, now, x, bits, m.out ? o : nullptr);
+        for (int j = 0; bits && j < U; j++) {
+            uint16_t part = (uint16_t)fired[j];
+            std::memcpy(bits + 2 * j, &part, 2);
+        }
         for (int v = 0; v < U * PER_UNIT; v++) store(u + v * LANES, now[v]);
     }
     if (!m.out) return;

@@ -211,28 +211,29 @@ inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, c
 // The events of a linear synapse's input, in a form that adds few rows. An input that fires in more than half of the
 // steps is in `base`: its row is added once for the whole window and subtracted in the steps where it is missing.
 struct Coded {
-    Buffer<uint32_t> base;
-    Buffer<float> base_value;    // empty: 1
+    const uint32_t* base = nullptr;
     size_t bases = 0;
-    Buffer<uint32_t> id;
-    Buffer<float> value;
-    Buffer<uint32_t> start;    // [2 T + 1]; step t adds from 2 t to 2 t + 1 and subtracts from there to 2 t + 2
-    size_t fired = 0;          // events before coding
+    const uint32_t* id = nullptr;
+    const uint32_t* start = nullptr;    // [2 T + 1]; step t adds from 2 t to 2 t + 1, subtracts from there to 2 t + 2
+    Buffer<float> base_value, value;    // empty: 1
+    size_t fired = 0;                   // events before coding
+    Buffer<uint32_t> lists, ids;        // where they lie
 };
 
 inline Coded plain_code(Events&& e, int T) {
     Coded c;
-    c.start = Buffer<uint32_t>(2 * T + 1);
-    for (int t = 0; t < T; t++) c.start[2 * t] = e.start[t], c.start[2 * t + 1] = e.start[t + 1];
-    c.start[2 * T] = e.start[T];
+    c.lists = Buffer<uint32_t>(2 * T + 1 + e.usual.size());
+    uint32_t *start = c.lists.data(), *base = start + 2 * T + 1;
+    for (int t = 0; t < T; t++) start[2 * t] = e.start[t], start[2 * t + 1] = e.start[t + 1];
+    start[2 * T] = e.start[T];
     c.fired = e.count;
-    c.id = std::move(e.id);
+    c.ids = std::move(e.id);
     c.value = std::move(e.value);
+    c.start = start, c.base = base, c.id = c.ids.data();
     if (!e.usual) return c;
-    c.base = Buffer<uint32_t>(e.usual.size());
     c.base_value = Buffer<float>(e.usual.size());
     for (size_t k = 0; k < e.usual.size(); k++) {
-        c.base[c.bases] = (uint32_t)k;
+        base[c.bases] = (uint32_t)k;
         c.base_value[c.bases] = e.usual[k];
         c.bases += e.usual[k] != 0;
     }
@@ -240,37 +241,38 @@ inline Coded plain_code(Events&& e, int T) {
 }
 
 // The rows of a sample coded so: per step first what is added, then what is subtracted, each in the order of inputs.
-inline Coded complement_code(Rows rows, int T, size_t inputs) {
-    size_t words = (rows.bytes + 7) / 8, room = 0;
-    std::vector<uint64_t> all(T * words);
+inline Coded complement_code(Rows rows, int T, Majority& majority) {
+    size_t words = (rows.bytes + 7) / 8, room = 0, bases = 0;
+    majority.rows.resize(T * words);
+    uint64_t* all = majority.rows.data();
     for (int t = 0; t < T; t++) {
         const uint8_t* row = rows.first + t * rows.stride;
         prefetch_behind(row, rows.bytes);
         for (size_t i = 0; i < words; i++) all[t * words + i] = word(row + 8 * i, rows.bytes - 8 * i);
     }
-    std::vector<uint64_t> often = in_most(all, T, words);
+    majority.count(T, words);
+    const uint64_t* often = majority.more.data();
     Coded c;
+    for (size_t i = 0; i < words; i++) bases += __builtin_popcountll(often[i]);
     for (int t = 0; t < T; t++)
         for (size_t i = 0; i < words; i++) {
             c.fired += __builtin_popcountll(all[t * words + i]);
             room += __builtin_popcountll(all[t * words + i] ^ often[i]);
         }
-    c.base = Buffer<uint32_t>(inputs);
-    uint32_t* end = c.base.data();
+    c.lists = Buffer<uint32_t>(2 * T + 1 + bases + room);
+    uint32_t *start = c.lists.data(), *base = start + 2 * T + 1, *id = base + bases, *end = base;
     for (size_t i = 0; i < words; i++) end = indices(often[i], i, end);
-    c.bases = end - c.base.data();
-    c.id = Buffer<uint32_t>(room);
-    c.start = Buffer<uint32_t>(2 * T + 1);
-    end = c.id.data();
+    end = id;
     for (int t = 0; t < T; t++) {
-        const uint64_t* row = all.data() + t * words;
-        c.start[2 * t] = (uint32_t)(end - c.id.data());
+        const uint64_t* row = all + t * words;
+        start[2 * t] = (uint32_t)(end - id);
         for (size_t i = 0; i < words; i++) end = indices(row[i] & ~often[i], i, end);
-        c.start[2 * t + 1] = (uint32_t)(end - c.id.data());
-        if (c.bases)
+        start[2 * t + 1] = (uint32_t)(end - id);
+        if (bases)
             for (size_t i = 0; i < words; i++) end = indices(~row[i] & often[i], i, end);
     }
-    c.start[2 * T] = (uint32_t)(end - c.id.data());
+    start[2 * T] = (uint32_t)(end - id);
+    c.start = start, c.base = base, c.bases = bases, c.id = id;
     return c;
 }
 

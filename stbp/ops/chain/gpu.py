@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stbp.ops import paths
-from stbp.ops.chain.op import CURRENT, LINEAR, SURROGATES, Stage
+from stbp.ops.chain.call import CURRENT, LINEAR, SURROGATES, Stage
 from stbp.ops.conv2d import gpu as synapse
 from stbp.ops.conv2d.gpu import Geometry
 from stbp.ops.lif import gpu as lif

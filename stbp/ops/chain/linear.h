@@ -14,57 +14,70 @@ inline void store_part(float* to, const vf* row, int n) {
     if (v < U * PER_UNIT && v * LANES < n) std::memcpy(to + v * LANES, &row[v], (n - v * LANES) * sizeof(float));
 }
 
-// One step of U units of neurons: potentials `u` in place, spikes into `bits` and `o` where these are not null.
+// One step of U units of neurons: potentials `u` in place, who fires into `fired` and, where it is not null, `o`.
 template <int U>
-inline void fire(const Neuron& n, vf* u, const vf* x, uint8_t* bits, vf* o) {
+inline void fire(const Neuron& n, vf* u, const vf* x, uint32_t* fired, vf* o) {
     for (int j = 0; j < U; j++) {
-        uint32_t fired = 0;
+        fired[j] = 0;
         for (int i = 0; i < PER_UNIT; i++) {
             int v = j * PER_UNIT + i;
             u[v] = step(n, u[v], x[v]);
-            fired |= bits_ge(u[v], all(n.threshold)) << (i * LANES);
+            fired[j] |= bits_ge(u[v], all(n.threshold)) << (i * LANES);
         }
-        uint16_t part = (uint16_t)fired;
-        if (bits) std::memcpy(bits + 2 * j, &part, 2);
     }
     if (o)
         for (int v = 0; v < U * PER_UNIT; v++) o[v] = u[v] >= n.threshold ? all(1.0f) : vf{};
 }
 
-// The currents of one sample's tile go through the neurons step by step and out to bits, potentials and output.
+// The currents of one sample's tile go through the neurons step by step and out to marks, potentials and output.
 template <int U>
 struct Sink {
     const Stage& s;
     const Window& w;
     int b;
     Tile tile;
-    float** kept;    // of every unit, where its next potential within reach goes
+    uint32_t* marks;    // of the tile's first unit and this sample; null where nobody needs them
+    float** kept;       // of every unit, where its next potential within reach goes
     vf u[U * PER_UNIT] = {};
 
     __attribute__((always_inline)) void operator()(int t, const vf* x) {
         vf o[U * PER_UNIT];
         const vf* out = x;
         if (s.fires) {
-            size_t row = (size_t)b * w.T + t;
-            fire<U>(s.neuron, u, x, s.bits ? s.bits + row * s.bytes() + tile.first / 8 : nullptr, w.out ? o : nullptr);
+            uint32_t mark[U];
+            fire<U>(s.neuron, u, x, mark, w.out ? o : nullptr);
             if (s.inside)
-                keep(row);
+                keep(mark);
             else if (s.u)
-                for (int v = 0; v < U * PER_UNIT; v++) store(s.u + row * s.Mp() + tile.first + v * LANES, u[v]);
+                for (int v = 0; v < U * PER_UNIT; v++)
+                    store(s.u + ((size_t)b * w.T + t) * s.Mp() + tile.first + v * LANES, u[v]);
+            if (marks)
+                for (int j = 0; j < U; j++) marks[j * marks_of_unit(w) + t] = mark[j];
             out = o;
         }
         if (w.out) store_part<U>(w.out + ((size_t)t * w.B + b) * s.M + tile.first, out, s.M - tile.first);
     }
 
-    __attribute__((always_inline)) void keep(size_t row) {
+    __attribute__((always_inline)) void keep(uint32_t* mark) {
         vf half = half_window(s);
         for (int j = 0; j < U; j++) {
             uint32_t valid = valid_lanes(s, tile.first + j * UNIT);
-            uint16_t bits = keep_unit(s, u + j * PER_UNIT, half, valid, kept[j]);
-            std::memcpy(s.inside + row * s.bytes() + tile.first / 8 + 2 * j, &bits, 2);
+            mark[j] |= (uint32_t)keep_unit(s, u + j * PER_UNIT, half, valid, kept[j]) << UNIT;
         }
     }
 };
+
+// Who fired, of one sample, from the units' marks to rows of bits, [T][Mp / 8].
+inline void spikes_of(const Window& w, const Stage& s, const uint32_t* marks, int b) {
+    uint8_t* rows = s.bits + (size_t)b * w.T * s.bytes();
+    for (size_t unit = 0; unit < s.Mp() / UNIT; unit++) {
+        const uint32_t* mark = marks + unit * marks_of_unit(w) + (size_t)b * w.T;
+        for (int t = 0; t < w.T; t++) {
+            uint16_t fired = (uint16_t)mark[t];
+            std::memcpy(rows + t * s.bytes() + 2 * unit, &fired, 2);
+        }
+    }
+}
 
 // The tile's columns of W^T: [inputs][U * 16], zero beyond the last output.
 inline void pack_forward(const Stage& s, Tile tile, float* rows) {
@@ -134,8 +147,8 @@ inline Sum<U> add_rows_by_turns(Sum<U> sum, const float* rows, const uint32_t* i
 
 template <int U, bool VALUED>
 inline void linear_events(const Coded& c, int T, const float* rows, const Sum<U>& bias, bool by_turns, Sink<U> sink) {
-    Sum<U> base = add_rows<U, VALUED>(bias, rows, c.base.data(), c.base_value.data(), 0, (uint32_t)c.bases);
-    const uint32_t* id = c.id.data();
+    Sum<U> base = add_rows<U, VALUED>(bias, rows, c.base, c.base_value.data(), 0, (uint32_t)c.bases);
+    const uint32_t* id = c.id;
     for (int t = 0; t < T; t++) {
         uint32_t first = c.start[2 * t], minus = c.start[2 * t + 1], end = c.start[2 * t + 2];
         Sum<U> x = U <= 2 && !VALUED && by_turns
@@ -206,7 +219,7 @@ constexpr double DENSE = 0.45;
 constexpr int FEW = 32;
 
 struct Input {
-    std::vector<Coded> coded;
+    std::vector<Coded> coded;    // of all samples; empty where each is read in its turn: see `read_batch`
     double density = 0;    // of the events
     bool dense = false;
 };
@@ -245,22 +258,34 @@ inline double steps_per_input(const Window& w, const Stage& s, const Stage* befo
     return active ? (double)n / active : w.T;
 }
 
-// The batch's events in the coding that the forward pass will use, and whether events are used at all.
-inline Input read_batch(const Window& w, const Stage& s, const Stage* before) {
+// The batch's events in the coding that the forward pass will use, and whether events are used at all. What a single
+// tile wants, as it stands in the bits, is only counted: a sample's list is read when its turn comes, into memory that
+// the thread has just used. Lists of all samples would lie where another thread worked.
+inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bool once) {
     Input in;
-    in.coded.resize(w.B);
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
     bool usual = s.complement && s.M > FEW && steps_per_input(w, s, before) >= std::min(4.0, w.T / 8.0);
-#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
-    for (int b = 0; b < w.B; b++) {
-        Rows from = rows_of(w, s, before, b);
-        if (usual && from.first)
-            in.coded[b] = complement_code(from, w.T, K);
-        else
-            in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
-        events[b] = in.coded[b].fired;
-        rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
+    bool later = once && !usual && rows_of(w, s, before, 0).first;
+    if (!later) in.coded.resize(w.B);
+#pragma omp parallel num_threads(w.threads)
+    {
+        Majority majority;
+#pragma omp for schedule(static)
+        for (int b = 0; b < w.B; b++) {
+            Rows from = rows_of(w, s, before, b);
+            if (later) {
+                for (int t = 0; t < w.T; t++) events[b] += ones(from.first + t * from.stride, from.bytes);
+                rows[b] = events[b];
+                continue;
+            }
+            if (usual && from.first)
+                in.coded[b] = complement_code(from, w.T, majority);
+            else
+                in.coded[b] = plain_code(read_linear(w, s, before, b), w.T);
+            events[b] = in.coded[b].fired;
+            rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
+        }
     }
     double all_steps = (double)w.B * w.T * K, n = 0, r = 0;
     for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];
@@ -273,12 +298,14 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
                            double* density) {
     Window to = w;
     if (!last) to.out = nullptr;
-    Input in = read_batch(w, s, before);
-    density[0] = in.density;
-    path[0] = in.dense ? 2 : 1;
     int K = s.inputs();
     Tiles tiles(s.M, K);
+    Input in = read_batch(w, s, before, tiles.count == 1);
+    density[0] = in.density;
+    path[0] = in.dense ? 2 : 1;
     int parts = std::clamp((w.B + 3) / 4, 1, PARTS);
+    Buffer<uint32_t> own(s.bits && !s.inside ? s.Mp() / UNIT * marks_of_unit(w) : 1);
+    uint32_t* marks = s.inside ? marks_of(s) : s.bits ? own.data() : nullptr;
 #pragma omp parallel num_threads(w.threads)
     {
         FlushDenormals mode;
@@ -288,7 +315,8 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
         for (int task = 0; task < tiles.count * parts; task++) {
             Tile tile = tiles[task / parts];
             if (packed != tile.first) pack_forward(s, tile, rows.data()), packed = tile.first;
-            int64_t part = task % parts;
+            // Threads start with different samples: in step they would write into the same cache lines of spikes.
+            int64_t part = (task % parts + task / parts * parts / tiles.count) % parts;
             int first = (int)(w.B * part / parts), end = (int)(w.B * (part + 1) / parts);
             with_units(tile.units, [&](auto units) {
                 constexpr int U = std::min<int>(units, MAX_UNITS);
@@ -301,17 +329,25 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
                         uint64_t place = kept[j] - s.u;
                         std::memcpy(kept_place(w, s, tile.first / UNIT + j, b), &place, sizeof place);
                     }
-                    Sink<U> sink{s, to, b, tile, kept};
+                    size_t place = tile.first / UNIT * marks_of_unit(w) + (size_t)b * w.T;
+                    Sink<U> sink{s, to, b, tile, marks ? marks + place : nullptr, kept};
+                    Coded own;
+                    if (in.coded.empty()) own = plain_code(read_linear(w, s, before, b), w.T);
+                    const Coded& coded = in.coded.empty() ? own : in.coded[b];
                     if (in.dense) {
-                        to_dense(in.coded[b], w.T, K, x.data());
+                        to_dense(coded, w.T, K, x.data());
                         dense_product<U>(x.data(), K, w.T, K, rows.data(), bias.v, sink);
-                    } else if (in.coded[b].value) {
-                        linear_events<U, true>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
+                    } else if (coded.value) {
+                        linear_events<U, true>(coded, w.T, rows.data(), bias, s.complement, sink);
                     } else {
-                        linear_events<U, false>(in.coded[b], w.T, rows.data(), bias, s.complement, sink);
+                        linear_events<U, false>(coded, w.T, rows.data(), bias, s.complement, sink);
                     }
                 }
             });
+        }
+        if (s.bits) {
+#pragma omp for schedule(static)
+            for (int b = 0; b < w.B; b++) spikes_of(w, s, marks, b);
         }
     }
 }

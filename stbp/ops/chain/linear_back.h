@@ -55,7 +55,7 @@ inline Events nonzero(const float* a, int T, size_t width, int valid) {
 // Lists of every sample, and whether a dense product is the faster way through them.
 inline void list_sent(const Window& w, const Stage& s, Sent& sent, double* density) {
     sent.events.resize(w.B);
-#pragma omp parallel for num_threads(w.threads) schedule(dynamic, 4)
+#pragma omp parallel for num_threads(w.threads) schedule(static)
     for (int b = 0; b < w.B; b++) {
         FlushDenormals mode;
         if (sent.live[b]) sent.events[b] = nonzero(sent.a.data() + (size_t)b * w.T * s.Mp(), w.T, s.Mp(), s.M);
@@ -283,7 +283,7 @@ inline std::vector<Times> times_of(const Window& w, const Stage& s, const Stage*
 #pragma omp parallel num_threads(w.threads)
     {
         StepMap map(w.T, s.inputs());
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
         for (int i = 0; i < (int)times.size(); i++) {
             int group = i / plan.per_group, c = i % plan.per_group;
             int first = plan.first(group, c, w.B), end = plan.first(group, c + 1, w.B);
@@ -304,8 +304,8 @@ inline std::vector<Times> times_of(const Window& w, const Stage& s, const Stage*
 inline std::vector<uint8_t> live_outside(const Window& w, const Stage& s) {
     std::vector<uint8_t> live(w.B, 0);
     size_t n = (size_t)s.M * s.P();
-    for (int t = 0; t < w.T; t++)
-        for (int b = 0; b < w.B; b++)
+    for (int b = 0; b < w.B; b++)
+        for (int t = 0; t < w.T && !live[b]; t++)
             for (size_t i = 0; i < n && !live[b]; i++) live[b] = w.grad[((size_t)t * w.B + b) * n + i] != 0;
     return live;
 }
@@ -332,7 +332,7 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
         FlushDenormals mode;
         Buffer<float> own(shared ? 1 : step), g((size_t)plan.chunk * w.T * widest);
         Buffer<float> rows(up.stage ? (size_t)up.stage->M * widest : 1);
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)  // as in the forward pass: what a thread kept is in its own cache
         for (int task = 0; task < (int)tasks; task++) {
             int which = task / plan.groups, group = task % plan.groups;
             Tile tile = plan.tiles[which];

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from stbp.ops.chain.op import CURRENT, LINEAR, Stage
+from stbp.ops.chain.call import CURRENT, LINEAR, Stage
 from stbp.ops.conv2d import reference as conv2d
 from stbp.ops.lif import reference as lif
 from stbp.ops.linear import reference as linear

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from stbp.ops.chain.op import CONV, LINEAR, LOOKUP, Stage
+from stbp.ops.chain.call import CONV, LINEAR, LOOKUP, Stage
 
 MAX_KERNEL, MAX_POOL = 7, 11
 LOOKUP_ROWS = 16

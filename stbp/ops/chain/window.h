@@ -88,14 +88,21 @@ inline void restore_maps(const Window& w, const Stage& s, int b, float* u) {
                 restorer.unit(half_word(inside), half_word(fired + (t * s.P() + p) * (Mp / 8) + n / 8), from, u);
 }
 
+// A linear stage: 32 bits for a unit of neurons and a step, who fired and above them who is within reach, unit by unit:
+// [unit][B][T]. Of two threads that share out the units none writes where the other does, as in rows of spikes they
+// would; between processors without a common cache that takes longer than all else.
+inline uint32_t* marks_of(const Stage& s) { return reinterpret_cast<uint32_t*>(s.inside); }
+inline size_t marks_of_unit(const Window& w) { return (size_t)w.B * w.T; }
+
 // A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
 inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int first) {
     return s.u + unit * ((size_t)w.B * w.T * UNIT + PARTS * UNIT) + (size_t)first * w.T * UNIT + part * UNIT;
 }
 
-// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the bits.
+// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the marks.
 inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
-    return s.inside + (size_t)w.B * w.T * s.bytes() + ((size_t)unit * w.B + b) * sizeof(uint64_t);
+    size_t marks = s.Mp() / UNIT * marks_of_unit(w) * sizeof(uint32_t);
+    return s.inside + marks + ((size_t)unit * w.B + b) * sizeof(uint64_t);
 }
 
 // Backward through U units of neurons of a linear stage for one sample, from what was kept: `g`, [T][U * 16], holds
@@ -105,19 +112,18 @@ inline void kept_neurons_back(const Window& w, const Stage& s, int b, int first,
                               vf* sum) {
     const Neuron n = s.neuron;
     const int T = w.T;
-    size_t bytes = s.bytes(), sample = T * bytes;
     for (int j = 0; j < U; j++) {
         int unit = first / UNIT + j;
-        const uint8_t *in = s.inside + b * sample + 2 * unit, *out = s.bits + b * sample + 2 * unit;
+        const uint32_t* mark = marks_of(s) + unit * marks_of_unit(w) + (size_t)b * T;
         uint64_t place;
         std::memcpy(&place, kept_place(w, s, unit, b), sizeof place);
         const float* end = s.u + place;
         size_t kept = 0;
-        for (int t = 0; t < T; t++) kept += __builtin_popcount(half_word(in + t * bytes));
+        for (int t = 0; t < T; t++) kept += __builtin_popcount(mark[t] >> UNIT);
         end += kept;
         vf eps[PER_UNIT] = {}, over_time[PER_UNIT] = {};
         for (int t = T - 1; t >= 0; t--) {
-            uint32_t inside = half_word(in + t * bytes), fired = half_word(out + t * bytes);
+            uint32_t inside = mark[t] >> UNIT, fired = mark[t] & 0xFFFF;
             for (int v = PER_UNIT - 1; v >= 0; v--) {
                 uint32_t some = inside >> (v * LANES) & ((1u << LANES) - 1);
                 end -= __builtin_popcount(some);

@@ -71,37 +71,42 @@ STBP_API void stbp_bernoulli(const void* image, int bytes_per_pixel, int64_t B, 
     }
 }
 
-// o: [rows][n] floats; bits: [rows][ceil(n / 8)]. 0 if a value is neither 0 nor 1: then the bits mean nothing.
-STBP_API int stbp_pack(const float* o, int64_t rows, int64_t n, uint8_t* bits, int threads) {
+// One row of n floats to bits; whether all of them are 0 or 1.
+static bool pack_row(const float* from, int64_t n, uint8_t* to) {
     using namespace stbp;
+    int64_t i = 0;
+    uint32_t wrong = 0;
+    for (; i + UNIT <= n; i += UNIT) {
+        uint32_t fired = 0;
+        for (int v = 0; v < PER_UNIT; v++) {
+            vf x = load(from + i + v * LANES);
+            uint32_t some = bits_nonzero(x);
+            fired |= some << (v * LANES);
+            wrong |= some & bits_nonzero(x - 1.0f);
+        }
+        uint16_t part = (uint16_t)fired;
+        std::memcpy(to + i / 8, &part, 2);
+    }
+    for (; i < n; i += 8) {
+        uint8_t part = 0;
+        for (int64_t j = i; j < std::min(i + 8, n); j++) {
+            part |= (uint8_t)((from[j] != 0) << (j - i));
+            wrong |= from[j] != 0 && from[j] != 1;
+        }
+        to[i / 8] = part;
+    }
+    return !wrong;
+}
+
+// o: [T][B][n] floats; bits: [T][B][ceil(n / 8)]. 0 if a value is neither 0 nor 1: then the bits mean nothing.
+STBP_API int stbp_pack(const float* o, int64_t T, int64_t B, int64_t n, uint8_t* bits, int threads) {
+    if (B < threads) B *= T, T = 1;
     int64_t row = (n + 7) / 8;
     int binary = 1;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(& : binary)
-    for (int64_t r = 0; r < rows; r++) {
-        const float* from = o + r * n;
-        uint8_t* to = bits + r * row;
-        int64_t i = 0;
-        uint32_t wrong = 0;
-        for (; i + UNIT <= n; i += UNIT) {
-            uint32_t fired = 0;
-            for (int v = 0; v < PER_UNIT; v++) {
-                vf x = load(from + i + v * LANES);
-                uint32_t some = bits_nonzero(x);
-                fired |= some << (v * LANES);
-                wrong |= some & bits_nonzero(x - 1.0f);
-            }
-            uint16_t part = (uint16_t)fired;
-            std::memcpy(to + i / 8, &part, 2);
-        }
-        for (; i < n; i += 8) {
-            uint8_t part = 0;
-            for (int64_t j = i; j < std::min(i + 8, n); j++) {
-                part |= (uint8_t)((from[j] != 0) << (j - i));
-                wrong |= from[j] != 0 && from[j] != 1;
-            }
-            to[i / 8] = part;
-        }
-        binary &= !wrong;
+#pragma omp parallel num_threads(threads) reduction(& : binary)
+    for (int64_t t = 0; t < T; t++) {
+#pragma omp for schedule(static) nowait  // in every step the same samples, those that the thread will read
+        for (int64_t b = 0; b < B; b++) binary &= pack_row(o + (t * B + b) * n, n, bits + (t * B + b) * row);
     }
     return binary;
 }

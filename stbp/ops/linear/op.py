@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stbp.ops import paths
-from stbp.ops.chain.op import Stage, synapse, synapse_backward
+from stbp.ops.chain.call import Stage
+from stbp.ops.chain.op import synapse, synapse_backward
 from stbp.ops.chain.stages import linear_stage
 from stbp.ops.linear import reference
 from stbp.ops.spikes import Spikes, unpack_bits

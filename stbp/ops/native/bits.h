@@ -47,29 +47,40 @@ inline uint32_t* indices(const uint8_t* row, size_t bytes, uint32_t* out) {
     return out;
 }
 
-// Which bits are set in more than half of T rows of `words` words. They are counted digit by digit, all side by side.
-inline std::vector<uint64_t> in_most(const std::vector<uint64_t>& rows, int T, size_t words) {
-    int digits = 32 - __builtin_clz((unsigned)T);
-    std::vector<uint64_t> count(digits * words, 0), carry(words), more(words, 0), equal(words, ~0ull);
-    for (int t = 0; t < T; t++) {
-        std::copy_n(rows.begin() + t * words, words, carry.begin());
-        for (int d = 0; d < digits; d++)
+// Which bits are set in more than half of T rows of `words` words. One object for many windows keeps its memory.
+struct Majority {
+    std::vector<uint64_t> rows, more;
+
+    // Fills `more` from `rows`. The ones are counted digit by digit, all side by side.
+    void count(int T, size_t words) {
+        int digits = 32 - __builtin_clz((unsigned)T);
+        number_.assign(digits * words, 0);
+        carry_.resize(words);
+        for (int t = 0; t < T; t++) {
+            std::copy_n(rows.begin() + t * words, words, carry_.begin());
+            for (int d = 0; d < digits; d++)
+                for (size_t i = 0; i < words; i++) {
+                    uint64_t digit = number_[d * words + i], next = digit & carry_[i];
+                    number_[d * words + i] = digit ^ carry_[i];
+                    carry_[i] = next;
+                }
+        }
+        more.assign(words, 0);
+        std::vector<uint64_t>& equal = carry_;
+        equal.assign(words, ~0ull);
+        for (int d = digits - 1; d >= 0; d--) {
+            uint64_t half = (T / 2 >> d & 1) ? ~0ull : 0;
             for (size_t i = 0; i < words; i++) {
-                uint64_t digit = count[d * words + i], next = digit & carry[i];
-                count[d * words + i] = digit ^ carry[i];
-                carry[i] = next;
+                uint64_t digit = number_[d * words + i];
+                more[i] |= equal[i] & digit & ~half;
+                equal[i] &= ~(digit ^ half);
             }
-    }
-    for (int d = digits - 1; d >= 0; d--) {
-        uint64_t half = (T / 2 >> d & 1) ? ~0ull : 0;
-        for (size_t i = 0; i < words; i++) {
-            uint64_t digit = count[d * words + i];
-            more[i] |= equal[i] & digit & ~half;
-            equal[i] &= ~(digit ^ half);
         }
     }
-    return more;
-}
+
+   private:
+    std::vector<uint64_t> number_, carry_;
+};
 
 // Square blocks of 32 x 32 bits on their diagonal, side by side: a is 32 rows of n words of two such blocks each.
 inline void transpose_32(uint64_t* a, size_t n) {

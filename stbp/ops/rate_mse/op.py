@@ -42,18 +42,12 @@ def rate_mse(o: Tensor, y: Tensor) -> Tensor:
     Raises:
         ValueError: a label that is no class.
     """
-    if not _traced() and type(o) is type(y) is Tensor and y.device.type == "cpu" and paths.compiled(o):
+    if not paths.traced() and type(o) is type(y) is Tensor and y.device.type == "cpu" and paths.compiled(o):
         loss = _Direct.apply(o, y)
         assert isinstance(loss, Tensor)
         return loss
     check_labels(y, o.shape[2])
     return reference.rate_mse(o, y)
-
-
-def _traced() -> bool:
-    """Whether somebody writes down torch's operators as they are called, who would not see the kernel."""
-    functorch = torch._C._are_functorch_transforms_active
-    return torch.compiler.is_compiling() or functorch() or torch._C._get_tracing_state() is not None
 
 
 def check_labels(y: Tensor, classes: int) -> None:
