@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from stbp.allocator import keep_freed_memory
 from stbp.experiment import FILELESS, Experiment
 from stbp.progress import stop_requests
 
@@ -188,6 +189,7 @@ def _work(connection: Connection, gpu: str | None, data: Path | None, device: st
     import torch
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the parent has gone, or wants an end
         while (job := connection.recv()) is not None:
             connection.send(_train(job, _Wire(connection.send), data, device))

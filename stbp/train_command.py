@@ -11,6 +11,7 @@ from rich.markup import escape
 from tyro.conf import OmitArgPrefixes
 
 from stbp import paper
+from stbp.allocator import keep_freed_memory
 from stbp.experiment import Experiment
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -92,6 +93,7 @@ def _parse(verb: str, args: Sequence[str], first_run: Callable[[Train], Path], *
 def _train(command: Train) -> None:
     from stbp.train import fit
 
+    keep_freed_memory()
     set_threads(command.threads)
     run = fit(
         command.experiment,
@@ -112,6 +114,7 @@ def _crossvalidate(command: Train) -> None:
     from stbp import report
     from stbp.crossvalidation import FILE, crossvalidate
 
+    keep_freed_memory()
     set_threads(command.threads)
     folder = _folds_folder(command)
     result = crossvalidate(
