@@ -205,11 +205,16 @@ def test_synthetic_input_has_the_density_that_it_is_called_by(density: float):
     assert x.mean().item() == pytest.approx(density, abs=0.01)
     rates = [x[:, y == k].mean((0, 1)) for k in (0, 1)]
     assert density > 0.5 or not torch.allclose(rates[0], rates[1], atol=0.05)  # there is something to learn
+    x, _ = synthetic_source(task, density, share=1.0).spikes(0, task)
+    assert torch.allclose(x.mean((0, 1)), torch.tensor(density), atol=0.06)  # 2,000 draws for each input
 
 
 def test_the_sweep_varies_one_axis_and_says_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert {p.task for p in sweeping.points() if p.value == sweeping.MAIN[p.axis]} == {Task("784-800-10")}
-    assert {p.axis for p in sweeping.points()} == {"T", "batch", "N", "density"}
+    assert {p.axis for p in sweeping.points()} == {"T", "batch", "N", "density", "rate"}
+    for axis, some, silent in (("density", 0.2, 0.5), ("rate", 0.2, 0.0), ("T", 10.0, 0.0)):
+        source = sweeping.Point(axis, some).source(SOURCE)
+        assert source is SOURCE if axis == "T" else (source.images == 0).float().mean().item() == silent
     monkeypatch.setattr(sweeping, "free_mib", lambda: 10.0)
     assert "MiB needed, 10 free" in sweeping._point(Task("784-800-10"), SOURCE, ENTRIES, 3)["did_not_fit"]
     monkeypatch.setattr(sweeping, "free_mib", lambda: None)

@@ -107,17 +107,24 @@ def _panel(axes: Axes, found: dict[str, Any], names: list[str], key: str) -> Non
 
 
 def draw_sweep(result: dict[str, Any], path: Path) -> None:
-    """Time of a step over T, batch, hidden neurons and input density, one panel each; quartiles as bands."""
+    """Time of a step over T, batch, hidden neurons, input density and rate, one panel each; quartiles as bands."""
     with rc_context(STYLE):
         save(sweep_figure(result), path)
 
 
-LABELS = {"T": "time steps T", "batch": "batch", "N": "hidden neurons", "density": "input density"}
+LABELS = {
+    "T": "time steps T",
+    "batch": "batch",
+    "N": "hidden neurons",
+    "density": "input density",
+    "rate": "rate of all inputs",
+}
+SHARES = ("density", "rate")  # in per cent
 
 
 def sweep_figure(result: dict[str, Any]) -> Figure:
-    picture = Figure(figsize=(13, 3.9))
-    for axes, (axis, label) in zip(picture.subplots(1, 4, sharey=True), LABELS.items(), strict=True):
+    picture = Figure(figsize=(15, 3.9))
+    for axes, (axis, label) in zip(picture.subplots(1, len(LABELS), sharey=True), LABELS.items(), strict=True):
         points = [p for p in result["points"] if p["axis"] == axis]
         for name, colour in zip(dict.fromkeys(n for p in points for n in p["step"]), (RED, SKY, BLUE), strict=False):
             there = [(p["value"], p["step"][name]) for p in points if name in p["step"]]
@@ -129,13 +136,13 @@ def sweep_figure(result: dict[str, Any]) -> Figure:
             if "did_not_fit" in point:
                 axes.axvline(point["value"], color=GREY, linestyle=":")
                 axes.annotate("did not fit", (point["value"], 0.5), xycoords=("data", "axes fraction"), rotation=90)
-        axes.set(xscale="log", yscale="log", xlabel=label, title=f"over {label}")
+        axes.set(xscale="linear" if axis in SHARES else "log", yscale="log", xlabel=label, title=f"over {label}")
         axes.grid(axis="y")
-        ticks = [p["value"] for p in points]
+        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1] if axis in SHARES else [p["value"] for p in points]
         axes.xaxis.set(
             major_locator=FixedLocator(ticks),
             minor_locator=NullLocator(),
-            major_formatter="{x:.0%}" if axis == "density" else "{x:g}",
+            major_formatter="{x:.0%}" if axis in SHARES else "{x:g}",
         )
     first = picture.axes[0]
     marks = FixedLocator([digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5)])
@@ -144,7 +151,7 @@ def sweep_figure(result: dict[str, Any]) -> Figure:
     picture.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     picture.suptitle(
         f"A training step around 784-800-10, T = 30, batch 100, MNIST\n{result['processor']}, "
-        f"{result['threads']} threads, weights after 60 steps; density: synthetic spikes",
+        f"{result['threads']} threads, weights after 60 steps; density, rate: synthetic spikes",
         fontsize=11,
     )
     return picture

@@ -1,4 +1,4 @@
-"""`stbp bench --sweep`: one of T, batch, hidden neurons and input density varied around the main point."""
+"""`stbp bench --sweep`: one of T, batch, hidden neurons, input density and rate varied around the main point."""
 
 import dataclasses
 import time
@@ -13,12 +13,13 @@ from stbp.bench.subject import Entry, Task
 from stbp.bench.work import WARM_STEPS, Source, images_source, mnist, synthetic_source, trained
 from stbp.files import write_json
 
-MAIN = {"T": 30, "batch": 100, "N": 800, "density": None}  # density None: MNIST's own
+MAIN = {"T": 30, "batch": 100, "N": 800, "density": None, "rate": None}  # None: MNIST's own
 AXES: dict[str, tuple[float, ...]] = {
     "T": (10.0, 30.0, 100.0),
     "batch": (1.0, 100.0, 500.0),
     "N": (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0),
-    "density": (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+    "density": (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),  # half of the inputs fire, other ones in every class
+    "rate": (0.1, 0.3, 0.5, 0.7, 0.9),  # all inputs fire at this rate: near a half no coding makes events few
 }
 CANDIDATES = ("authors' loop", "spikingjelly")  # of them the peer that is fastest at the main point is timed everywhere
 SPARE = 0.8  # of the free memory that a task may need by the estimate
@@ -35,6 +36,11 @@ class Point:
     def task(self) -> Task:
         fields: dict[str, Any] = {**MAIN, self.axis: self.value}
         return Task(f"784-{fields['N']:.0f}-10", int(fields["T"]), int(fields["batch"]))
+
+    def source(self, images: Source) -> Source:
+        if self.axis not in ("density", "rate"):
+            return images
+        return synthetic_source(self.task, self.value, share=0.5 if self.axis == "density" else 1.0)
 
 
 def points() -> list[Point]:
@@ -61,9 +67,9 @@ def run(
     found = []
     for point in points():
         tell(f"sweep: {point.axis} {point.value:g}")
-        source = images if point.axis != "density" else synthetic_source(point.task, point.value)
-        found.append({"axis": point.axis, "value": point.value, **_point(point.task, source, own, rounds)})
-    result = {**about, "main": {**MAIN, "density": "MNIST"}, "points": found}
+        measured = _point(point.task, point.source(images), own, rounds)
+        found.append({"axis": point.axis, "value": point.value, **measured})
+    result = {**about, "main": {**MAIN, "density": "MNIST", "rate": "MNIST"}, "points": found}
     result["seconds"] = round(time.perf_counter() - begun, 1)
     write_json(out / "sweep.json", result)
     from stbp.bench import picture

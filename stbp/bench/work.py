@@ -46,15 +46,16 @@ def images_source(images: ImageSet, name: str) -> Source:
     return Source(images.images, images.labels, f"{name}, Bernoulli-coded")
 
 
-def synthetic_source(task: Task, density: float, samples: int = 1000) -> Source:
-    """Classes with rates of their own: half of the inputs, drawn for each class, fire, all at one rate.
+def synthetic_source(task: Task, density: float, samples: int = 1000, share: float = 0.5) -> Source:
+    """Classes with rates of their own: that share of the inputs, drawn for each class, fire, all at one rate.
 
-    Within a sample the spikes are independent in every input and step; `density` is their mean.
+    Within a sample the spikes are independent in every input and step; `density` is their mean. With a share of 1 all
+    classes are alike, and there is nothing to learn.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must lie in (0, 1]; got {density}")
-    n, rate = math.prod(task.shape), min(1.0, 2 * density)
-    share = density / rate  # of the inputs that fire at all: a half, or more at densities above a half
+    n, rate = math.prod(task.shape), min(1.0, density / share)
+    share = density / rate  # more where the inputs would have to fire more than once a step
     words = random_words(task.classes * n, 1, SHUFFLE).view(task.classes, n)
     ranks = words.argsort(1).argsort(1)
     rates = (ranks < round(share * n)).float() * rate

@@ -1,4 +1,4 @@
-// Forward and backward pass of a chain of stages over a whole window: the two functions that op.py calls.
+// Forward and backward pass of a chain of stages over a whole window: the two functions that call.py calls.
 #include "stbp/ops/chain/conv_back.h"
 #include "stbp/ops/native/api.h"
 
@@ -10,7 +10,7 @@ bool has_maps(const Stage& s) { return s.kind == CONV || s.kind == LOOKUP || s.k
 
 }  // namespace
 
-// Bytes of the structures that op.py mirrors.
+// Bytes of the structures that call.py mirrors.
 STBP_API int stbp_size_of_stage() { return sizeof(Stage); }
 STBP_API int stbp_size_of_window() { return sizeof(Window); }
 

@@ -15,7 +15,7 @@ namespace stbp {
 
 enum Kind { CURRENT, LINEAR, CONV, LOOKUP };
 
-// Mirrored by `_Stage` in op.py.
+// Mirrored by `_Stage` in call.py.
 struct Stage {
     int32_t kind;
     int32_t C, H, W;      // maps of the input, before pooling; N, 1, 1 without maps
@@ -50,7 +50,7 @@ struct Window {
     const float* grad;          // backward: [T][B][N] gradient of `out`
     float* grad_current;        // backward: gradient of `current`, or null
     double* density;            // [stages][3] measured: events forward, gradient of the neurons, input gradient
-    int32_t* path;              // [stages][3] what was taken: see `PATHS` in op.py
+    int32_t* path;              // [stages][3] what was taken: see `PATHS` in call.py
 };
 
 // Widths of tiles of outputs, in units of 16. Five accumulators of a vector unit fill the registers without spilling.

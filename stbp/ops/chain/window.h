@@ -8,7 +8,7 @@
 
 namespace stbp {
 
-// Samples of a linear stage are done in so many parts; op.py asks for room by this number.
+// Samples of a linear stage are done in so many parts; call.py asks for room by this number.
 constexpr int PARTS = 8;
 
 inline vf half_window(const Stage& s) { return all(s.neuron.width / 2); }

@@ -7,7 +7,7 @@ namespace stbp {
 
 enum Surrogate { RECTANGLE, POLYNOMIAL, SIGMOID, GAUSSIAN };
 
-// Field by field what `_neuron` in op.py packs.
+// Field by field `Neuron` in op.py.
 struct Neuron {
     float keep0, keep1;                        // f(o) of the forward pass
     float back0, back1, slope0, slope1;        // f and f' of the backward pass
