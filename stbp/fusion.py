@@ -54,17 +54,23 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
     facts: list[Facts] = []
     parameters: list[Tensor] = []
     for module in modules:
-        own = [p for p in module._parameters.values() if p is not None]
-        fact = _facts(module)
-        if fact is None or any(p.device.type != x.device.type or p.dtype != torch.float32 for p in own):
+        own = _own(module)
+        fact = _facts(module, *own)
+        tensors = [p for p in own if p is not None]
+        if fact is None or any(p.device.type != x.device.type or p.dtype != torch.float32 for p in tensors):
             break
         facts.append(fact)
-        parameters += own
+        parameters += tensors
     stages, neurons, used, length = _plan(tuple(facts), tuple(x.shape[2:]), packed, first)
     return Chain(stages, neurons, parameters[:used], length)
 
 
-def _facts(module: torch.nn.Module) -> Facts | None:
+def _own(module: torch.nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias as they are registered: what is computed anew at every look, by a parametrization, is not."""
+    return module._parameters.get("weight"), module._parameters.get("bias")
+
+
+def _facts(module: torch.nn.Module, weight: Tensor | None, bias: Tensor | None) -> Facts | None:
     """None if it is no module of ours, one that computes something else, or one that somebody wants to see called."""
     kind = _KINDS.get(type(module).forward)
     if kind is None or "forward" in vars(module) or _watched(module):
@@ -73,10 +79,11 @@ def _facts(module: torch.nn.Module) -> Facts | None:
         return kind, float(module.decay), float(module.threshold), module.surrogate, float(module.width), module.gate
     if isinstance(module, nn.AvgPool2d):
         return kind, module.kernel_size
-    if isinstance(module, nn.Linear):
-        return kind, module.in_features, module.out_features, module.bias is not None
-    if isinstance(module, nn.Conv2d):
-        return kind, module.weight.shape, module.bias is not None, module.stride, module.padding
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        if weight is None or "bias" not in module._parameters or (bias is not None and bias.shape != weight.shape[:1]):
+            return None
+        convolution = isinstance(module, nn.Conv2d)
+        return kind, weight.shape, bias is not None, *((module.stride, module.padding) if convolution else ())
     return (kind,)
 
 
@@ -145,7 +152,7 @@ def _current(size: tuple[int, ...]) -> Stage | None:
 
 def _linear(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
     """The stage of a linear synapse with the pooling before it; None if sizes differ or the kernels do not take it."""
-    inputs, outputs, bias = numbers
+    (outputs, inputs), bias = numbers
     if first and pool == 1 and flat:  # in the order of the input: nothing to sort
         size = (math.prod(size),)
     maps, height, width = (*size, 1, 1)[:3]
