@@ -82,8 +82,8 @@ def _facts(module: torch.nn.Module, weight: Tensor | None, bias: Tensor | None) 
     if isinstance(module, nn.Linear | nn.Conv2d):
         if weight is None or "bias" not in module._parameters or (bias is not None and bias.shape != weight.shape[:1]):
             return None
-        convolution = isinstance(module, nn.Conv2d)
-        return kind, weight.shape, bias is not None, *((module.stride, module.padding) if convolution else ())
+        numbers = kind, weight.shape, bias is not None
+        return (*numbers, module.stride, module.padding) if isinstance(module, nn.Conv2d) else numbers
     return (kind,)
 
 

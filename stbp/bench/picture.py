@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from stbp.bench import value
 from stbp.bench.subject import OURS
+from stbp.bench.sweeping import SYNTHETIC
 from stbp.drawing import BLUE, GREY, INK, ORANGE, RED, SKY, counted
 from stbp.plot import STYLE, save
 
@@ -119,7 +120,6 @@ LABELS = {
     "density": "input density",
     "rate": "rate of all inputs",
 }
-SHARES = ("density", "rate")  # in per cent
 
 
 def sweep_figure(result: dict[str, Any]) -> Figure:
@@ -136,13 +136,13 @@ def sweep_figure(result: dict[str, Any]) -> Figure:
             if "did_not_fit" in point:
                 axes.axvline(point["value"], color=GREY, linestyle=":")
                 axes.annotate("did not fit", (point["value"], 0.5), xycoords=("data", "axes fraction"), rotation=90)
-        axes.set(xscale="linear" if axis in SHARES else "log", yscale="log", xlabel=label, title=f"over {label}")
+        axes.set(xscale="linear" if axis in SYNTHETIC else "log", yscale="log", xlabel=label, title=f"over {label}")
         axes.grid(axis="y")
-        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1] if axis in SHARES else [p["value"] for p in points]
+        ticks = [0, 0.2, 0.4, 0.6, 0.8, 1] if axis in SYNTHETIC else [p["value"] for p in points]
         axes.xaxis.set(
             major_locator=FixedLocator(ticks),
             minor_locator=NullLocator(),
-            major_formatter="{x:.0%}" if axis in SHARES else "{x:g}",
+            major_formatter="{x:.0%}" if axis in SYNTHETIC else "{x:g}",
         )
     first = picture.axes[0]
     marks = FixedLocator([digit * 10.0**power for power in range(-2, 6) for digit in (1, 2, 5)])

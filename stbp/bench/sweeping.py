@@ -18,9 +18,12 @@ AXES: dict[str, tuple[float, ...]] = {
     "T": (10.0, 30.0, 100.0),
     "batch": (1.0, 100.0, 500.0),
     "N": (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0),
-    "density": (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),  # half of the inputs fire, other ones in every class
-    "rate": (0.1, 0.3, 0.5, 0.7, 0.9),  # all inputs fire at this rate: near a half no coding makes events few
+    "density": (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+    "rate": (0.1, 0.3, 0.5, 0.7, 0.9),
 }
+# Of axes with synthetic input the share of inputs that fire: other ones in every class, or all of them at one rate.
+# Near a rate of a half no coding makes events few.
+SYNTHETIC = {"density": 0.5, "rate": 1.0}
 CANDIDATES = ("authors' loop", "spikingjelly")  # of them the peer that is fastest at the main point is timed everywhere
 SPARE = 0.8  # of the free memory that a task may need by the estimate
 
@@ -38,9 +41,8 @@ class Point:
         return Task(f"784-{fields['N']:.0f}-10", int(fields["T"]), int(fields["batch"]))
 
     def source(self, images: Source) -> Source:
-        if self.axis not in ("density", "rate"):
-            return images
-        return synthetic_source(self.task, self.value, share=0.5 if self.axis == "density" else 1.0)
+        share = SYNTHETIC.get(self.axis)
+        return images if share is None else synthetic_source(self.task, self.value, share=share)
 
 
 def points() -> list[Point]:
@@ -69,7 +71,7 @@ def run(
         tell(f"sweep: {point.axis} {point.value:g}")
         measured = _point(point.task, point.source(images), own, rounds)
         found.append({"axis": point.axis, "value": point.value, **measured})
-    result = {**about, "main": {**MAIN, "density": "MNIST", "rate": "MNIST"}, "points": found}
+    result = {**about, "main": {**MAIN, **dict.fromkeys(SYNTHETIC, "MNIST")}, "points": found}
     result["seconds"] = round(time.perf_counter() - begun, 1)
     write_json(out / "sweep.json", result)
     from stbp.bench import picture
