@@ -36,14 +36,14 @@ import numpy as np
 import torch
 
 import stbp
-from stbp import runs
 from stbp.bench import processor
 from stbp.data.events import source, store
+from stbp.data.events.frames.op import frames
+from stbp.data.events.frames.options import FrameOptions
 from stbp.data.events.sets import SENSOR, joined, load_events
 from stbp.files import write_json
-from stbp.ops.frames.op import frames
-from stbp.ops.frames.options import FrameOptions
 from stbp.ops.spikes import Spikes
+from stbp.train import runs
 
 T, STEP_US, BATCH = 30, 10_000, 100
 BAR = 10

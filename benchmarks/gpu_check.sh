@@ -43,5 +43,5 @@ bench 70 mlp 784-800-10
 bench 80 cnn 28x28-15C5-P2-40C5-P2-300-10
 bench 60 neurons neurons
 bench 50 wide 784-16384-10
-part 100 tests "$python" -m pytest -q tests/ops/test_gpu.py tests/test_graph.py
+part 100 tests "$python" -m pytest -q tests/ops/test_gpu.py tests/train/test_cuda_graph.py
 exit "$failed"

@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from stbp import loss as loss
     from stbp import nn as nn
     from stbp import ops as ops
-    from stbp.evaluation import evaluate as evaluate
-    from stbp.evaluation import load_run as load_run
-    from stbp.experiment import Experiment as Experiment
+    from stbp.config import Experiment as Experiment
+    from stbp.experiments.run import evaluate as evaluate
+    from stbp.experiments.run import fit as fit
     from stbp.ops.spikes import Spikes as Spikes
-    from stbp.paper import experiments as experiments
-    from stbp.train import fit as fit
+    from stbp.train.evaluate import load_run as load_run
 
 __version__ = "0.1.0"
 
@@ -26,12 +25,11 @@ _HOME = {
     "loss": "stbp.loss",
     "nn": "stbp.nn",
     "ops": "stbp.ops",
-    "Experiment": "stbp.experiment:Experiment",
+    "Experiment": "stbp.config:Experiment",
     "Spikes": "stbp.ops.spikes:Spikes",
-    "experiments": "stbp.paper:experiments",
-    "evaluate": "stbp.evaluation:evaluate",
-    "fit": "stbp.train:fit",
-    "load_run": "stbp.evaluation:load_run",
+    "evaluate": "stbp.experiments.run:evaluate",
+    "fit": "stbp.experiments.run:fit",
+    "load_run": "stbp.train.evaluate:load_run",
 }
 
 __all__ = [
@@ -41,7 +39,6 @@ __all__ = [
     "ops",
     "Experiment",
     "Spikes",
-    "experiments",
     "evaluate",
     "fit",
     "load_run",

@@ -56,22 +56,22 @@ def triton_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    from stbp.ops import paths
+    from stbp.ops import dispatch
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    with paths.interpreted():
+    with dispatch.interpreted():
         yield
 
 
 @pytest.fixture
 def run_stbp(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
     """Run a command line in this process: exit code, and what it and its processes wrote to stdout and stderr."""
-    from stbp import cli  # not above: shapes are checked in what is imported after this file
+    from stbp.cli import main  # not above: shapes are checked in what is imported after this file
 
     def run(*args: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["stbp", *map(str, args)])
         try:
-            code = cli.main()
+            code = main.main()
         except SystemExit as leaving:
             code = leaving.code
         out, err = capfd.readouterr()

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from stbp import loss
-from stbp.ops import native, paths
-from stbp.ops.rate_mse import reference
+from stbp.ops import dispatch, native
+from stbp.ops.loss import reference
 from tests.isas import isa as isa
 from tests.ops.against import difference, random
 
@@ -53,7 +53,7 @@ def test_right_rates_have_no_gradient_at_all():
 
 def test_what_the_kernel_does_not_take_is_the_references(unchecked_shapes):
     o, y = random(3, 2, 4).requires_grad_(), torch.tensor([1, 3])
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = loss.rate_mse(o, y)
     assert "_Direct" not in type(want.grad_fn).__name__
     assert torch.func.grad(lambda o: loss.rate_mse(o, y))(o).shape == o.shape

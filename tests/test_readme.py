@@ -10,7 +10,8 @@ import torch
 import tyro
 
 import stbp
-from stbp import paper, train_command
+from stbp.cli import train
+from stbp.experiments import registry
 
 ROOT = Path(stbp.__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,7 +19,9 @@ DEFINITION, EXAMPLE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_definition_is_the_references_own_lines():
-    reference = [line.strip() for line in (ROOT / "stbp/ops/lif/reference.py").read_text(encoding="utf-8").splitlines()]
+    reference = [
+        line.strip() for line in (ROOT / "stbp/ops/neuron/reference.py").read_text(encoding="utf-8").splitlines()
+    ]
     lines = [line.strip() for line in DEFINITION.splitlines()]
     start = reference.index(lines[0])
     assert reference[start : start + len(lines)] == lines
@@ -37,7 +40,7 @@ def test_every_train_command_is_understood(line):
     name, *flags = shlex.split(line.split("  ")[0].split(": ")[0].removesuffix(" --help"))
     if name != "NAME":
         flags = ["0" if flag == "S" else flag for flag in flags]
-        tyro.cli(train_command.Train, args=flags, default=train_command.Train(paper.experiment(name)))
+        tyro.cli(train.Train, args=flags, default=train.Train(registry.experiment(name)))
 
 
 def test_every_path_it_names_exists():

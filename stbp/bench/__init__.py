@@ -17,14 +17,15 @@ from typing import Any
 import torch
 
 import stbp
-from stbp import nn, runs
 from stbp.bench import memory, timing
 from stbp.bench.equality import Reference, paths_of
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, Weights, ours_in_training
 from stbp.bench.work import WARM_STEPS, Source, folder, mnist, source_of, takes_mnist, trained
-from stbp.evaluation import device_called
 from stbp.files import write_json
+from stbp.nn.build import parse
 from stbp.ops import native
+from stbp.train import runs
+from stbp.train.evaluate import device_called
 
 NETWORKS = ("784-800-10", "784-400-400-10", "28x28-15C5-P2-40C5-P2-300-10", "2312-800-10")
 # No bar is read from it, and torch.compile takes minutes for each: what it makes is left out there.
@@ -140,7 +141,7 @@ def _check(positive: dict[str, int], networks: Sequence[str]) -> None:
         if number < 1:
             raise ValueError(f"{name} must be at least 1; got {number}")
     for network in networks:
-        nn.parse(network)
+        parse(network)
 
 
 def describe(subjects: Sequence[Entry], rounds: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stbp.bench.subject import Entry, Subject, Task, Weights, ours_dense
 from stbp.bench.work import grid_task, on_grid
-from stbp.ops import paths
+from stbp.ops import dispatch
 
 # Relative, per parameter: on the grid all masks are equal and float32 rounding alone is left; elsewhere one neuron at
 # the edge of the window costs up to 1e-4 of a layer's norm, one spike more.
@@ -95,6 +95,6 @@ def _look(subject: Subject, weights: Weights, x: Tensor, y: Tensor) -> tuple[Ten
 
 def paths_of(action: Callable[[], Any]) -> list[dict[str, Any]]:
     """The path that each layer took while the action ran."""
-    with paths.watch() as taken:
+    with dispatch.watch() as taken:
         action()
     return [{**path._asdict(), "density": None if math.isnan(path.density) else path.density} for path in taken]

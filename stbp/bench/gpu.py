@@ -15,8 +15,8 @@ from stbp.bench.equality import Difference, Reference, difference
 from stbp.bench.roofline import Rates, least_seconds, work
 from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, failure, ours_by, ours_in_training
 from stbp.bench.work import WARM_STEPS, Source, mnist, source_of, takes_mnist, trained
-from stbp.graph import beside
 from stbp.ops.spikes import Spikes
+from stbp.train.cuda_graph import beside
 
 RECORDED = f"{OURS}, recorded"
 NETWORKS = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stbp import loss, nn, ops
-from stbp.ops import paths
+from stbp.ops import dispatch
 
 Weights = Sequence[Tensor]  # in the order of `Network.parameters()`
 
@@ -176,7 +176,7 @@ def _ours(task: Task, mode: Callable[[], AbstractContextManager[Any]]) -> TorchS
 
 def ours(task: Task) -> TorchSubject:
     """The public interface, every sample's backward pass computed."""
-    return _ours(task, paths.no_skip)
+    return _ours(task, dispatch.no_skip)
 
 
 def ours_in_training(task: Task) -> TorchSubject:
@@ -186,12 +186,12 @@ def ours_in_training(task: Task) -> TorchSubject:
 
 def ours_by(products: str) -> Callable[[Task], TorchSubject]:
     """On a GPU, with weights and spikes multiplied in that way: `paths.products`."""
-    return lambda task: _ours(task, lambda: paths.products(products))
+    return lambda task: _ours(task, lambda: dispatch.products(products))
 
 
 def ours_dense(task: Task) -> TorchSubject:
     """The same with the operators' references: dense products, the definition of right."""
-    return _ours(task, paths.reference_only)
+    return _ours(task, dispatch.reference_only)
 
 
 OURS, DENSE = "stbp", "stbp, dense products"

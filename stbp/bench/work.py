@@ -11,7 +11,7 @@ from torch import Tensor
 from stbp import data, loss, ops
 from stbp.bench.subject import Task, Weights
 from stbp.data import ImageSet
-from stbp.ops.encode.reference import SHUFFLE, random_words
+from stbp.ops.philox import SHUFFLE, random_words
 
 WARM_STEPS = 60  # of our own training with Adam at RATE, before anything is timed
 RATE = 1e-3

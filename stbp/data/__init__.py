@@ -1,6 +1,6 @@
 """Data sets of images, and recordings of event cameras.
 
-The public names are `load`, `for_experiment`, `fetch_set`, `DataSet`, `ImageSet`, `read_events`, `write_events` and
+The public names are `load`, `fetch_set`, `DataSet`, `ImageSet`, `read_events`, `write_events` and
 `DataError`. They are resolved on first use, so that importing this package does not import torch.
 """
 
@@ -11,20 +11,18 @@ if TYPE_CHECKING:
     from stbp.data.dataset import DataSet as DataSet
     from stbp.data.downloads import fetch_set as fetch_set
     from stbp.data.error import DataError as DataError
-    from stbp.data.events.reading import read_events as read_events
-    from stbp.data.events.reading import write_events as write_events
+    from stbp.data.events.formats.reading import read_events as read_events
+    from stbp.data.events.formats.reading import write_events as write_events
     from stbp.data.images import ImageSet as ImageSet
-    from stbp.data.sets import for_experiment as for_experiment
     from stbp.data.sets import load as load
 
 _HOMES = {
     "load": "stbp.data.sets",
-    "for_experiment": "stbp.data.sets",
     "fetch_set": "stbp.data.downloads",
     "DataSet": "stbp.data.dataset",
     "ImageSet": "stbp.data.images",
-    "read_events": "stbp.data.events.reading",
-    "write_events": "stbp.data.events.reading",
+    "read_events": "stbp.data.events.formats.reading",
+    "write_events": "stbp.data.events.formats.reading",
     "DataError": "stbp.data.error",
 }
 

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
-from stbp.experiment import Experiment
-from stbp.ops.encode.reference import IMAGES, philox
+from stbp.config import Experiment
+from stbp.ops.philox import IMAGES, philox
 
 _BITS = 8
 FINE = 2**_BITS

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from stbp.experiment import Experiment
+from stbp.config import Experiment
 from stbp.ops.spikes import Spikes
 
 RATE_SAMPLES, RATE_BATCH = 1000, 100

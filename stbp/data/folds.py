@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from stbp.config import Experiment
 from stbp.data.dataset import DataSet, mean_input
 from stbp.data.error import DataError
-from stbp.experiment import Experiment
-from stbp.ops.encode.reference import SPLIT, random_words
+from stbp.ops.philox import SPLIT, random_words
 from stbp.ops.spikes import Spikes
 
 

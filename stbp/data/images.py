@@ -7,9 +7,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from stbp import ops
+from stbp.config import Experiment
 from stbp.data.augment import augment
 from stbp.data.error import DataError
-from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
 
 

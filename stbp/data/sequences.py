@@ -11,9 +11,9 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from stbp import ops
+from stbp.config import Experiment
 from stbp.data.images import ImageSet
-from stbp.experiment import Experiment
-from stbp.ops.encode.reference import SEQUENCES, random_words
+from stbp.ops.philox import SEQUENCES, random_words
 from stbp.ops.spikes import Spikes
 
 TRAINING, TEST = 5000, 2000  # samples of the synthetic tasks

@@ -1,16 +1,11 @@
 """The data sets by name."""
 
 import difflib
-import logging
 import os
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
-import torch
-
-from stbp.data import folds, sequences
-from stbp.data.dataset import DataSet
+from stbp.config import SCALED
 from stbp.data.digits import read as read_digits
 from stbp.data.error import DataError
 from stbp.data.folder import SHAPE, is_tree
@@ -18,69 +13,9 @@ from stbp.data.folder import read as read_folder
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
-from stbp.experiment import RECORDED, SCALED, SEQUENCES, Experiment
 from stbp.files import cache_folder
 
 NAMES = ("digits", *SOURCES, *SCALED)
-N_MNIST = (60_000, 10_000)  # recordings of the full set
-
-_log = logging.getLogger(__name__)
-
-
-def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[DataSet, DataSet]:
-    """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
-    if experiment.folds is None or experiment.fold is None:
-        return _splits(experiment, data)
-    return folds.split(_pooled(*_splits(experiment, data)), experiment.folds, experiment.fold)
-
-
-def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
-    """Training and test samples as they are published."""
-    if experiment.dataset in SEQUENCES:
-        return _sequences(experiment, data)
-    if experiment.dataset == "mnist-simulated":
-        from stbp.data.events.transfer import load_transfer
-
-        return load_transfer(data)
-    if experiment.dataset in RECORDED:
-        from stbp.data.events.sets import load_events
-        from stbp.data.events.windows import EventWindows
-
-        train, test = load_events(experiment.dataset, data)
-        if (len(train), len(test)) != N_MNIST:
-            warn_of_part(experiment.dataset, len(train), len(test))
-        return EventWindows(train), EventWindows(test)
-    return load(experiment.dataset, data, experiment.image_size)
-
-
-def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
-    name = experiment.dataset
-    if name.startswith("mnist-rows"):
-        train, test = load("mnist", data)
-        return sequences.rows(train, name.endswith("permuted")), sequences.rows(test, name.endswith("permuted"))
-    if data is not None:
-        raise DataError(f"{name} is drawn from random numbers; leave --data away, got {str(data)!r}")
-    return sequences.adding(experiment.T) if name == "adding" else sequences.recall(experiment.T)
-
-
-def _pooled(train: DataSet, test: DataSet) -> DataSet:
-    """Training and test samples as one set, in this order."""
-    if isinstance(train, ImageSet) and isinstance(test, ImageSet):
-        images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])
-        return ImageSet(images, labels, train.classes)
-    from stbp.data.events.sets import joined
-    from stbp.data.events.windows import EventWindows
-
-    assert isinstance(train, EventWindows)
-    assert isinstance(test, EventWindows)
-    return EventWindows(joined(train.recordings, test.recordings))
-
-
-@cache  # once for a process, however often it loads the set
-def warn_of_part(name: str, train: int, test: int) -> None:
-    """Log that a set has so many training and test recordings, fewer than were published."""
-    counts = f"{train:,} training and {test:,} test recordings"
-    _log.warning("%s: a part of the set, %s of %s and %s", name, counts, *map("{:,}".format, N_MNIST))
 
 
 def load(name: str, data: str | Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet]:

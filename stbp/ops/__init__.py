@@ -5,12 +5,12 @@ registers the operator with torch's dispatcher, so that a kernel for a device re
 noticing.
 """
 
-from stbp.ops.conv2d.op import conv2d
 from stbp.ops.encode.op import bernoulli, static
-from stbp.ops.lif.op import State, lif, zero_state
-from stbp.ops.lif.reference import Gate
-from stbp.ops.linear.op import linear
-from stbp.ops.pool.op import avg_pool2d
+from stbp.ops.neuron.op import State, lif, zero_state
+from stbp.ops.neuron.reference import Gate
 from stbp.ops.spikes import Spikes
+from stbp.ops.synapse.conv2d import conv2d
+from stbp.ops.synapse.linear import linear
+from stbp.ops.synapse.pool import avg_pool2d
 
 __all__ = ["Gate", "Spikes", "State", "avg_pool2d", "bernoulli", "conv2d", "lif", "linear", "static", "zero_state"]

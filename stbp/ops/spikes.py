@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from stbp.ops import native, paths
+from stbp.ops import dispatch, native
 
 
 def pack_bits(o: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Spikes:
         """
         if o.dim() < 3:
             raise ValueError(f"o must be [T, B, ...] with at least three axes; got {list(o.shape)}")
-        if paths.compiled(o):
+        if dispatch.compiled(o):
             packed = cls.packed(o)
             if packed is not None:
                 return packed

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stbp.config import Experiment
 from stbp.data import ImageSet, load
 from stbp.data.augment import FINE, augment, elastic_field, kept, moved, shifts
-from stbp.experiment import Experiment
-from stbp.ops.encode.reference import IMAGES, philox
+from stbp.ops.philox import IMAGES, philox
 from stbp.ops.spikes import Spikes
 
 CPU = torch.device("cpu")

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import plot
+from stbp.config import Experiment
 from stbp.data import DataSet, ImageSet, load
-from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
-from stbp.progress import Silent
+from stbp.plot import runs
+from stbp.train.progress import Silent
 
 
 class Flashes:
@@ -47,7 +47,7 @@ class Flashes:
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, DataSet]:
     found = Flashes(60), Flashes(20)
-    monkeypatch.setattr(stbp.data, "for_experiment", lambda *_: found)
+    monkeypatch.setattr("stbp.experiments.run.for_experiment", lambda *_: found)
     return found
 
 
@@ -60,9 +60,9 @@ def test_another_kind_of_data_trains_evaluates_and_is_drawn(sets, tmp_path: Path
     assert run.shape == (2, 3, 4)
     assert run.classes == ("left", "right")
     assert stbp.evaluate(tmp_path).confusion.tolist() == [[10, 0], [0, 10]]
-    figure = plot.raster(run, sets[1], 3)
+    figure = runs.raster(run, sets[1], 3)
     assert "label right" in figure.get_suptitle()
-    assert plot.rates(run, sets[1]).axes
+    assert runs.rates(run, sets[1]).axes
 
 
 def test_epoch_0_is_asked_for_by_evaluation_and_never_by_training(sets):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 import stbp
+from stbp.config import Experiment
 from stbp.data import DataError, load
 from stbp.data.image_file import read_image
-from stbp.experiment import Experiment
-from stbp.progress import Silent
+from stbp.train.progress import Silent
 
 from .conftest import REAL_DATA
 

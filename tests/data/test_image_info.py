@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stbp import cli
+from stbp.cli import main
 from stbp.data import DataError
 from stbp.data.image_info import describe
 
@@ -52,7 +52,7 @@ def test_a_folder_of_images_is_counted_and_the_command_prints_it(tmp_path: Path,
     assert found["splits"]["test"] == {"images": 1, "classes": {"cat": 1}}
     assert (found["sizes"], found["other_files"]) == ({"6 x 8": 2, "9 x 9": 1}, 2)
     monkeypatch.setattr(sys, "argv", ["stbp", "data", "info", str(tmp_path)])
-    assert cli.main() == 0
+    assert main.main() == 0
     out = capsys.readouterr().out
     for part in ("train  2 images, 2 classes", "cat:1  dog:1", "6 x 8 pixels, 2 images", "other files"):
         assert part in out

@@ -13,8 +13,8 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 
-from stbp import cli
-from stbp.data import DataError, commands, downloads, fetch_set, load
+from stbp.cli import data, main
+from stbp.data import DataError, downloads, fetch_set, load
 from stbp.data.downloads import Archive
 from stbp.data.fetch import CHUNK, fetch
 
@@ -194,15 +194,15 @@ def test_files_under_their_other_names_are_not_fetched_again(published, server, 
 
 def test_the_command_fetches_and_says_where(nmnist, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["stbp", "data", "fetch", "n-mnist", "--data", str(tmp_path)])
-    assert cli.main() == 0
+    assert main.main() == 0
     assert f"n-mnist is whole and in {tmp_path / 'n-mnist'}" in capsys.readouterr().out
     (tmp_path / "n-mnist/Test.zip").write_bytes(b"PK")
-    assert cli.main() == 2
+    assert main.main() == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'n-mnist/Test.zip'}: md5")
 
 
 def test_the_command_offers_what_can_be_downloaded():
-    choices = get_type_hints(commands.fetch)["name"]
+    choices = get_type_hints(data.fetch)["name"]
     assert get_args(choices) == downloads.NAMES
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import stbp
+from research.gradient_reach import gradient_reach
+from stbp.config import Experiment
 from stbp.data import DataSet, load
 from stbp.data.sequences import CUE, SHOWN, adding, recall, rows
-from stbp.experiment import Experiment
 from stbp.ops.spikes import Spikes
-from stbp.progress import Silent
-from stbp.reach import gradient_reach
+from stbp.train.progress import Silent
 
 CPU = torch.device("cpu")
 RECALL = Experiment(

@@ -15,7 +15,7 @@ import atheris  # pyright: ignore[reportMissingModuleSource] only who fuzzes has
 
 with atheris.instrument_imports(include=["stbp.data.events"]):  # pyright: ignore[reportAttributeAccessIssue]
     from stbp.data.error import DataError
-    from stbp.data.events import aedat2, aedat3, nmnist
+    from stbp.data.events.formats import aedat2, aedat3, nmnist
 
 from tests.data.events import files
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from stbp import nn, ops
-from stbp.ops import State, paths
-from stbp.ops.lif.reference import GateName
-from stbp.ops.surrogate import Surrogate
+from stbp.ops import State, dispatch
+from stbp.ops.neuron.reference import GateName
+from stbp.ops.surrogate.curves import Surrogate
 
 
 def random(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:
@@ -46,9 +46,9 @@ def lif_equals_the_reference(
         loss = (out * weights[0]).sum() + (state.u * weights[1]).sum()
         return [tensor.cpu() for tensor in (out, state.u, *torch.autograd.grad(loss, (x, u, o)))]
 
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         got = run(device)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = run("cpu")
     assert [path.kernel for path in seen] == [kernel, kernel]
     assert torch.equal(got[0], want[0])
@@ -63,7 +63,7 @@ def lif_equals_the_reference_in_memory_order(x: Tensor) -> None:
     weight = random(1, 1, 1, device=x.device).expand(x.shape)
     o = ops.lif(x)
     o.backward(weight)
-    with paths.reference_only():
+    with dispatch.reference_only():
         copy = x.detach().contiguous().requires_grad_()
         expected = ops.lif(copy)
         expected.backward(weight.contiguous())

@@ -55,9 +55,9 @@ def main() -> None:
     driver.set_active(_Absent())
     _only_compile()
     from stbp import Spikes, nn, ops
-    from stbp.ops import State, paths
+    from stbp.ops import State, dispatch
 
-    paths._interpreted.set(True)  # tensors on the CPU stand for those of a GPU
+    dispatch._interpreted.set(True)  # tensors on the CPU stand for those of a GPU
     for dtype, curve, gate in (
         (torch.float32, "rectangle", "linear"),
         (torch.float32, "rectangle", "detached"),
@@ -80,7 +80,7 @@ def main() -> None:
         x = Spikes(torch.zeros((*shape[:2], 98), dtype=torch.uint8), shape)
         net = nn.build(text, gate=gate)
         for how in PRODUCTS:
-            with paths.products(how):
+            with dispatch.products(how):
                 net(x).sum().backward()
         with torch.no_grad():
             net(x)

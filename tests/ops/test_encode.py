@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from stbp import ops
 from stbp.ops.encode import op
-from stbp.ops.encode.reference import philox, random_words
+from stbp.ops.philox import philox, random_words
 
 # counter, key and answer of the Random123 distribution's known-answer test for philox4x32-10
 KNOWN = [

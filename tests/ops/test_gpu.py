@@ -12,15 +12,16 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[gpu]")
 
-from stbp import Spikes, fusion, nn, ops
-from stbp.ops import gpu, paths
+from stbp import Spikes, nn, ops
+from stbp.nn import plan as fusion
+from stbp.ops import dispatch, gpu
 from stbp.ops.chain import gpu as chain
-from stbp.ops.conv2d import gpu as synapse
-from stbp.ops.encode.reference import ENCODE, philox
-from stbp.ops.lif import gpu as lif_gpu
-from stbp.ops.lif.reference import GateName, gates
-from stbp.ops.pool.gpu import counts
-from stbp.ops.surrogate import Surrogate
+from stbp.ops.neuron import gpu as lif_gpu
+from stbp.ops.neuron.reference import GateName, gates
+from stbp.ops.philox import ENCODE, philox
+from stbp.ops.surrogate.curves import Surrogate
+from stbp.ops.synapse import gpu as synapse
+from stbp.ops.synapse.gpu import counts
 from tests.ops import against
 from tests.ops.against import difference, dyadic
 
@@ -67,7 +68,7 @@ def test_lif_computes_bfloat16_currents_in_float32(gate):
     o = ops.lif(x, gate=gate)
     grad = spikes(5, 2, 50, seed=1).bfloat16()
     o.backward(grad)
-    with paths.reference_only():
+    with dispatch.reference_only():
         exact = x.detach().float().requires_grad_()
         expected = ops.lif(exact, gate=gate)
         expected.backward(grad.float())
@@ -100,7 +101,7 @@ def test_the_encoder_draws_the_same_spikes_as_on_a_cpu(size, whole, seed, epoch)
     image = image.to(torch.uint8) if whole else image
     sample = torch.randint(0, 2**32, (B,), generator=numbers)
     got = ops.bernoulli(image.to(DEVICE), T, seed, epoch, sample.to(DEVICE))
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = ops.bernoulli(image, T, seed, epoch, sample)
     assert torch.equal(got.bits.cpu(), want.bits)
 
@@ -144,9 +145,9 @@ def test_synapses_behind_spikes_equal_the_reference(how, x, w, stride, padding, 
         out = ops.linear(packed, weight, bias) if len(w) == 2 else ops.conv2d(packed, weight, bias, stride, padding)
         return out.detach(), torch.autograd.grad((out * random(*out.shape, seed=2)).sum(), (weight, bias))
 
-    with paths.products(how), paths.watch() as seen:
+    with dispatch.products(how), dispatch.watch() as seen:
         out, grads = run()
-    with paths.reference_only():
+    with dispatch.reference_only():
         want, wanted = run()
     assert {path.kernel for path in seen} == {"triton"}
     tolerance = 2e-3 if how == "tf32" and DEVICE == "cuda" else 3e-6
@@ -198,9 +199,9 @@ def test_a_network_is_one_chain_with_the_spikes_of_the_reference(text, shape, ga
         o = net(x)
         return o.cpu(), [g.cpu() for g in torch.autograd.grad((o * weight).sum(), list(net.parameters()))]
 
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         o, grads = run(copy.deepcopy(net).to(DEVICE), x.to(DEVICE), weight.to(DEVICE))
-    with paths.reference_only():
+    with dispatch.reference_only():
         want, wanted = run(net, x, weight)
     assert {path.kernel for path in seen} == {"triton"}
     assert 0.02 < float(want.detach().mean()) < 0.9
@@ -221,7 +222,7 @@ def test_a_chain_that_starts_with_neurons_sends_a_gradient_to_its_currents():
     net = dyadic(nn.build("20-30-10", decay=0.25).to(DEVICE))
     x = random(5, 3, 20).requires_grad_()
     net(x).sum().backward()
-    with paths.reference_only():
+    with dispatch.reference_only():
         same = x.detach().clone().requires_grad_()
         net(same).sum().backward()
     assert x.grad is not None
@@ -258,10 +259,10 @@ def test_spikes_and_weights_on_different_devices_are_no_chain():
 
 def test_what_may_not_run_is_said():
     if gpu.INTERPRETED:
-        assert not paths.triton(torch.zeros(1, dtype=torch.float64))
-        assert not paths.triton(torch.zeros(1, device="meta"))
-    with paths.reference_only():
-        assert not paths.triton(torch.zeros(1, device=DEVICE))
+        assert not dispatch.triton(torch.zeros(1, dtype=torch.float64))
+        assert not dispatch.triton(torch.zeros(1, device="meta"))
+    with dispatch.reference_only():
+        assert not dispatch.triton(torch.zeros(1, device=DEVICE))
 
 
 # --- torch.compile -----------------------------------------------------------------------------------------------

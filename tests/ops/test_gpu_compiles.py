@@ -32,12 +32,12 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_compiler_takes_every_kernel(compiled):
     kernels = dict(line.split(": ")[:2] for line in compiled[: compiled.index("odd shapes")] if ": " in line)
     assert kernels == {
-        "stbp.ops.lif.gpu._forward": "no tensor cores",
-        "stbp.ops.lif.gpu._backward": "no tensor cores",
+        "stbp.ops.neuron.gpu._forward": "no tensor cores",
+        "stbp.ops.neuron.gpu._backward": "no tensor cores",
         "stbp.ops.encode.gpu._bernoulli": "no tensor cores",
-        "stbp.ops.pool.gpu._count": "no tensor cores",
+        "stbp.ops.synapse.gpu._count": "no tensor cores",
         **{
-            f"stbp.ops.conv2d.gpu.{name}, {how}": "no tensor cores" if how == "float32" else "tensor cores"
+            f"stbp.ops.synapse.gpu.{name}, {how}": "no tensor cores" if how == "float32" else "tensor cores"
             for name in ("_forward", "_weight_gradient")
             for how in PRODUCTS
         },

@@ -10,16 +10,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stbp import Spikes, fusion, nn, ops
-from stbp.ops import native, paths
+from stbp import Spikes, nn, ops
+from stbp.nn import plan
+from stbp.ops import dispatch, native
 from stbp.ops.chain import call
 from stbp.ops.chain import op as chain_op
 from stbp.ops.chain import reference as chain_reference
 from stbp.ops.encode import reference as encode_reference
-from stbp.ops.lif import reference as lif_reference
-from stbp.ops.lif.reference import GateName, gates
+from stbp.ops.neuron import reference as lif_reference
+from stbp.ops.neuron.reference import GateName, gates
 from stbp.ops.spikes import pack_bits
-from stbp.ops.surrogate import Surrogate
+from stbp.ops.surrogate.curves import Surrogate
 from tests.ops import against, plain
 from tests.ops.against import difference, dyadic, random, spikes
 
@@ -96,7 +97,7 @@ def test_conv2d_equals_the_reference(shape):
     C, H, W, M, k, padding = shape
     x, weight = spikes(4, 2, C, H, W), random(M, C, k, k, seed=1).requires_grad_()
     bias = random(M, seed=2).requires_grad_()
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         got = ops.conv2d(Spikes.pack(x), weight, bias, padding=padding)
     assert [path.kernel for path in seen] == ["events"]
     frames = torch.nn.functional.conv2d(x.flatten(0, 1).double(), weight.double(), bias.double(), 1, padding)
@@ -147,10 +148,10 @@ def compared(net: nn.Network, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
 def test_a_network_on_the_dyadic_grid_equals_the_reference(notation, density):
     x = spikes(*NETWORKS[notation], density=density)
     net = dyadic(nn.build(notation, decay=0.25))
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         got = compared(net, x)
     assert {path.step for path in seen} >= {"forward", "weight"}
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = compared(net, x)
     assert torch.equal(got[0], want[0])
     for a, b in zip(got[1:], want[1:], strict=True):
@@ -162,7 +163,7 @@ def test_a_chain_is_the_composition_of_its_operators(notation):
     x = spikes(*NETWORKS[notation])
     net = dyadic(nn.build(notation, decay=0.25))
     inside = x.flatten(2) if net.flatten_input else x
-    chain = fusion.plan(list(net), Spikes.pack(inside))
+    chain = plan.plan(list(net), Spikes.pack(inside))
     assert chain.length == len(net)
     want = chain_reference.chain(inside, chain.stages, chain.parameters, chain.neurons)
     assert torch.equal(chain.run(Spikes.pack(inside)), want)
@@ -175,7 +176,7 @@ def test_all_curves_and_gates_in_a_network(notation, curve, gate):
     x = spikes(*NETWORKS[notation])
     net = dyadic(nn.build(notation, decay=0.25, surrogate=curve, gate=gate, width=1.5))
     got = compared(net, x)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = compared(net, x)
     if gate != "paper":  # its gate is no multiple of a power of two
         assert torch.equal(got[0], want[0])
@@ -204,11 +205,11 @@ def test_currents_flow_through_neurons_at_the_front_of_a_chain():
         net = dyadic(nn.Network(nn.LIF(), synapse, nn.LIF()))
         x = random(*shape).requires_grad_()
         results = []
-        for way in (paths.no_skip, paths.reference_only):
-            with way(), paths.watch() as seen:
+        for way in (dispatch.no_skip, dispatch.reference_only):
+            with way(), dispatch.watch() as seen:
                 o = net(x)
                 results.append((o, *torch.autograd.grad((o * random(*o.shape, seed=1)).sum(), [x, synapse.weight])))
-            assert bool(seen) == (way is paths.no_skip)
+            assert bool(seen) == (way is dispatch.no_skip)
         assert torch.equal(results[0][0], results[1][0])
         for a, b in zip(results[0][1:], results[1][1:], strict=True):
             assert difference(a, b) < 1e-5
@@ -230,7 +231,7 @@ def test_modules_of_torch_split_a_chain():
     net = dyadic(nn.Network(*modules).eval())
     x = spikes(6, 3, 3, 8, 8)
     got = compared(net, x)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = compared(net, x)
     assert got[0].any()
     assert torch.equal(got[0], want[0])
@@ -250,7 +251,7 @@ def test_any_multilayer_network_on_the_dyadic_grid(T, B, sizes, percent, seed):
     net = dyadic(nn.build("-".join(map(str, sizes)), decay=0.5), seed)
     x = spikes(T, B, sizes[0], density=percent / 100, seed=seed)
     got = compared(net, x)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = compared(net, x)
     assert torch.equal(got[0], want[0])
     for a, b in zip(got[1:], want[1:], strict=True):
@@ -275,7 +276,7 @@ def test_any_convolution_on_the_dyadic_grid(C, maps, k, pool, padding, side, per
     net = nn.Network(*modules)
     x = spikes(4, 2, C, side, side + 1, density=percent / 100, seed=seed)
     got = compared(dyadic(net, seed), x)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = compared(net, x)
     assert torch.equal(got[0], want[0])
     for a, b in zip(got[1:], want[1:], strict=True):
@@ -299,7 +300,7 @@ def test_skipping_samples_without_a_gradient_changes_no_bit(notation):
     net = nn.build(notation, threshold=0.3)
     x = spikes(*NETWORKS[notation])
     results = []
-    for way in (paths.no_skip, paths.watch):
+    for way in (dispatch.no_skip, dispatch.watch):
         with way():
             o = net(x)
             weight = random(*o.shape, seed=5)
@@ -321,7 +322,7 @@ def test_nothing_depends_on_what_memory_held_before(nan_filled_memory):
     x = spikes(3, 2, 1, 28, 28)
     got = compared(net, x)
     assert all(part.isfinite().all() for part in got)
-    with paths.reference_only():
+    with dispatch.reference_only():
         assert torch.equal(got[0], net(x))
 
 
@@ -361,7 +362,7 @@ def test_bernoulli_spikes_are_those_of_the_reference(T, N, kind):
         image = torch.rand((5, N), generator=generator)
         image[0, 0], image[1, 0], image[2, 0] = 0, 1, 2.0**-24
     sample = torch.tensor([3, 0, 4_000_000_000, 7, 1])
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         got = ops.bernoulli(image, T, seed=5, epoch=2, sample=sample)
     assert [path.operator for path in seen] == ["bernoulli"]
     assert torch.equal(got.bits, encode_reference.bernoulli(image, T, 5, 2, sample))
@@ -381,7 +382,7 @@ def test_packing_is_that_of_the_reference(N):
 def test_a_dense_input_that_holds_more_than_spikes_is_not_packed():
     net = nn.build("20-30-4")
     x = torch.rand(5, 2, 20)
-    with paths.reference_only():
+    with dispatch.reference_only():
         want = net(x)
     assert torch.equal(net(x), want)
 
@@ -391,13 +392,13 @@ def test_a_dense_input_that_holds_more_than_spikes_is_not_packed():
 
 def test_the_reference_alone_is_no_kernel():
     net = nn.build("20-30-4")
-    with paths.reference_only(), paths.watch() as seen:
+    with dispatch.reference_only(), dispatch.watch() as seen:
         net(spikes(5, 2, 20)).sum().backward()
     assert not seen
 
 
 def test_float64_is_the_references():
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         ops.lif(random(3, 2, 5).double())
         nn.build("20-30-4").double()(spikes(5, 2, 20).double())
     assert not seen
@@ -405,7 +406,7 @@ def test_float64_is_the_references():
 
 def test_layers_are_named_as_in_the_state_dict():
     net = nn.build("28x28-15C5-P2-40C5-P2-30-10")
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         net(spikes(6, 4, 1, 28, 28)).sum().backward()
     names = [path.operator for path in seen if path.step == "forward"]
     assert names == ["0 conv2d", "3 conv2d", "7 linear", "9 linear"]
@@ -414,7 +415,7 @@ def test_layers_are_named_as_in_the_state_dict():
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64, torch.float64])
 def test_what_is_not_float32_is_not_read_as_if_it_were(dtype):
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         assert nn.build("20-30-4").to(torch.float64)(spikes(5, 2, 20).to(torch.float64)).dtype == torch.float64
         ours = nn.Network(torch.nn.Identity())
         assert torch.equal(ours(spikes(5, 2, 20).to(dtype)), spikes(5, 2, 20).to(dtype))
@@ -445,9 +446,9 @@ def test_bits_beyond_the_last_element_are_refused():
 
 def test_input_of_another_rank_is_no_chain():
     odd = Spikes.pack(spikes(5, 3, 2, 3, 4, 5))
-    assert fusion.plan([nn.Linear(24, 4), nn.LIF()], odd).length == 0
-    assert fusion.plan([nn.Linear(16, 4), nn.LIF()], Spikes.pack(spikes(5, 3, 4, 4))).length == 0
-    assert fusion.plan([nn.Flatten(), nn.Linear(120, 4), nn.LIF()], odd).length == 3
+    assert plan.plan([nn.Linear(24, 4), nn.LIF()], odd).length == 0
+    assert plan.plan([nn.Linear(16, 4), nn.LIF()], Spikes.pack(spikes(5, 3, 4, 4))).length == 0
+    assert plan.plan([nn.Flatten(), nn.Linear(120, 4), nn.LIF()], odd).length == 3
 
 
 def test_a_subclass_that_computes_something_else_is_not_fused():
@@ -456,9 +457,9 @@ def test_a_subclass_that_computes_something_else_is_not_fused():
             return x * 0
 
     net = nn.Network(nn.Linear(20, 4), Silent())
-    with paths.watch() as seen:
+    with dispatch.watch() as seen:
         net(spikes(5, 2, 20))
-    assert fusion.plan(list(net), Spikes.pack(spikes(5, 2, 20))).length == 0
+    assert plan.plan(list(net), Spikes.pack(spikes(5, 2, 20))).length == 0
     assert [path.operator for path in seen][:1] == ["linear"]
 
 
@@ -470,7 +471,7 @@ def test_a_window_narrower_than_rounding_keeps_spikes_apart():
 
 
 def reference_of(net: nn.Network, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    with paths.reference_only():
+    with dispatch.reference_only():
         return compared(net, x)
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from stbp import ops
 from stbp.ops import Gate, State
-from stbp.ops.lif import op
-from stbp.ops.lif.reference import GateName, gates
-from stbp.ops.surrogate import Surrogate, slope
+from stbp.ops.neuron import op
+from stbp.ops.neuron.reference import GateName, gates
+from stbp.ops.surrogate.curves import Surrogate, slope
 from tests.ops import plain
 
 CURVES, GATES = get_args(Surrogate), get_args(GateName)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stbp.ops.surrogate import REACH, Surrogate, check, slope
-from stbp.paper import width_from_paper
+from stbp.experiments.registry import width_from_paper
+from stbp.ops.surrogate.curves import REACH, Surrogate, check, slope
 from tests.ops import plain
 
 NAMES = get_args(Surrogate)

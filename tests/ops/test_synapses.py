@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from stbp import Spikes, ops
-from stbp.ops.conv2d import op as conv2d_op
-from stbp.ops.linear import op as linear_op
-from stbp.ops.pool import op as pool_op
+from stbp.ops.synapse import conv2d as conv2d_op
+from stbp.ops.synapse import linear as linear_op
+from stbp.ops.synapse import pool as pool_op
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,8 @@ from zipfile import ZipFile
 import numpy as np
 
 from stbp.data.error import DataError
-from stbp.data.events import archive, reading, shd
+from stbp.data.events import archive
+from stbp.data.events.formats import reading, shd
 
 ENDINGS = frozenset({".bin", ".aedat", ".aedat4", ".dat", ".raw"})
 """Files with these endings are taken for recordings where there are many; what they are, their content tells."""

@@ -16,10 +16,10 @@ from torch import Tensor
 from stbp.data.dataset import mean_input
 from stbp.data.error import DataError
 from stbp.data.events import source, store
-from stbp.data.events.record import empty
+from stbp.data.events.formats.record import empty
+from stbp.data.events.frames.op import frames
+from stbp.data.events.frames.options import Augmentation, FrameOptions
 from stbp.files import cache_folder
-from stbp.ops.frames.op import frames
-from stbp.ops.frames.options import Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
 
 NAME = "n-mnist"
@@ -33,7 +33,7 @@ class EventSet:
     """Recordings of one sensor with one label each; the events stay on disk until they are used.
 
     Attributes:
-        t, x, y, p, offsets: the events of all recordings, as `stbp.ops.frames.op.frames` takes them.
+        t, x, y, p, offsets: the events of all recordings, as `stbp.data.events.frames.op.frames` takes them.
         labels: `[N]`, int64, an index into `classes` each.
         classes: the names of the K classes.
         sensor: height and width.
@@ -64,7 +64,7 @@ class EventSet:
         return os.fsdecode(self.names_.numpy().tobytes()).split("\0") if len(self) else []
 
     def events(self, index: int) -> np.ndarray:
-        """The events of one recording, `[n]` of `stbp.data.events.record.EVENT`."""
+        """The events of one recording, `[n]` of `stbp.data.events.formats.record.EVENT`."""
         begin, end = self.offsets[index : index + 2].tolist()
         found = empty(end - begin)
         for name, values in (("t", self.t), ("x", self.x), ("y", self.y)):
@@ -83,7 +83,7 @@ class EventSet:
         seed: int = 0,
         epoch: int = 0,
     ) -> Spikes | Float[Tensor, "T B 2 H W"]:
-        """Frames `[T, B, 2, H, W]` of the recordings with these ids; see `stbp.ops.frames.op.frames`."""
+        """Frames `[T, B, 2, H, W]` of the recordings with these ids; see `stbp.data.events.frames.op.frames`."""
         arrays = self.t, self.x, self.y, self.p, self.offsets
         return frames(*arrays, ids, T, self.sensor, options, augmentation, seed=seed, epoch=epoch)
 

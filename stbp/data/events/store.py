@@ -34,7 +34,7 @@ import filelock
 import numpy as np
 
 from stbp.data.error import DataError
-from stbp.data.events import nmnist
+from stbp.data.events.formats import nmnist
 from stbp.data.events.source import Recording, Source, classes_of, opened, stamp
 from stbp.files import written_atomically
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from stbp.config import Experiment
 from stbp.data.error import DataError
+from stbp.data.events.frames.op import frames
+from stbp.data.events.frames.options import SACCADE_US, Augmentation, FrameOptions
 from stbp.data.events.sets import EventSet
-from stbp.experiment import Experiment
-from stbp.ops.frames.op import frames
-from stbp.ops.frames.options import SACCADE_US, Augmentation, FrameOptions
 from stbp.ops.spikes import Spikes
 
 
@@ -32,7 +32,7 @@ def window_of(
     """The frames `[T, 1, 2, H, W]` of one recording, not augmented.
 
     Args:
-        events: `[n]` of `stbp.data.events.record.EVENT`.
+        events: `[n]` of `stbp.data.events.formats.record.EVENT`.
         sensor: height and width that the network was trained for.
         where: the recording, for the message.
 

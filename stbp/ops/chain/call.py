@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from stbp.ops import native, paths
-from stbp.ops.lif.op import Neuron
-from stbp.ops.surrogate import Surrogate
+from stbp.names import Surrogate
+from stbp.ops import dispatch, native
+from stbp.ops.neuron.op import Neuron
 
 CURRENT, LINEAR, CONV, LOOKUP = range(4)
 PARTS = 8  # as in window.h
@@ -174,7 +174,7 @@ class Call:
     ):
         self.stages = stages
         self.form = _form(
-            tuple(stages), tuple(neurons), x.shape[0], x.shape[1], save, torch.get_num_threads(), paths.skip()
+            tuple(stages), tuple(neurons), x.shape[0], x.shape[1], save, torch.get_num_threads(), dispatch.skip()
         )
         self.words = self.form.words.from_buffer_copy(self.form.template)
         self.tensors = [tensor.contiguous() for tensor in (x, *parameters)]
@@ -208,7 +208,7 @@ class Call:
 
     def note(self, steps: dict[int, str], of_network: bool = True) -> None:
         """Tell the watcher, if there is one, what was taken, and by which layer if this is a network."""
-        if not paths.watched():
+        if not dispatch.watched():
             return
         n = 3 * len(self.stages)
         densities = (ctypes.c_double * n).from_buffer(self.words, self.form.density)
@@ -219,4 +219,4 @@ class Call:
                 if kernel:
                     density = float("nan") if column == 1 else densities[3 * i + min(column, 1)]
                     name = _NAMES[stage.kind]
-                    paths.note(f"{stage.layer} {name}" if of_network else name, step, kernel, density)
+                    dispatch.note(f"{stage.layer} {name}" if of_network else name, step, kernel, density)

@@ -1,5 +1,5 @@
 // Forward and backward pass of a chain of stages over a whole window: the two functions that call.py calls.
-#include "stbp/ops/chain/conv_back.h"
+#include "stbp/ops/synapse/conv_back.h"
 #include "stbp/ops/native/api.h"
 
 using namespace stbp;

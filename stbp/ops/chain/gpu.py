@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stbp.ops import paths
+from stbp.ops import dispatch
 from stbp.ops.chain.call import CURRENT, LINEAR, SURROGATES, Stage
-from stbp.ops.conv2d import gpu as synapse
-from stbp.ops.conv2d.gpu import Geometry
-from stbp.ops.lif import gpu as lif
-from stbp.ops.pool.gpu import counts
+from stbp.ops.neuron import gpu as lif
+from stbp.ops.synapse import gpu as synapse
+from stbp.ops.synapse.gpu import Geometry, counts
 
 _ALIGNED = 16  # bytes
 
@@ -172,4 +171,4 @@ def backward(
 
 def _note(stage: Stage, step: str) -> None:
     name = "lif" if step == "input" or stage.kind == CURRENT else ("linear" if stage.kind == LINEAR else "conv2d")
-    paths.note(f"{stage.layer} {name}", step, "triton")
+    dispatch.note(f"{stage.layer} {name}", step, "triton")

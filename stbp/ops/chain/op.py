@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stbp.ops import paths
+from stbp.ops import dispatch
 from stbp.ops.chain.call import Call, Stage, saved_bytes
 
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
@@ -21,7 +21,7 @@ def _stages(layout: Sequence[int]) -> list[Stage]:
 def _run(
     x: Tensor, parameters: Sequence[Tensor], stages: list[Stage], neurons: Sequence[float], save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if paths.triton(x, *parameters):
+    if dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
         out, saved = gpu.forward(x, parameters, stages, neurons, save)
@@ -48,7 +48,7 @@ def _chain(
 def _(x, parameters, layout, neurons, save):
     stages = _stages(layout)
     sizes = saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
-    if paths.triton(x, *parameters):
+    if dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
         sizes = gpu.saved_bytes(stages, neurons, x.shape[0], x.shape[1], save), 0
@@ -65,7 +65,7 @@ def _run_back(
     needs: Sequence[bool],
 ) -> list[Tensor]:
     x, window, rest, *parameters = saved
-    if x.is_cuda or paths.triton(x, *parameters):
+    if x.is_cuda or dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
         return gpu.backward(grad, x, window, parameters, stages, neurons, needs)
@@ -154,7 +154,7 @@ def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neur
         spikes of the last stage, `[T, B, ...]`.
     """
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
-    if type(x) is Tensor and not paths.traced():
+    if type(x) is Tensor and not dispatch.traced():
         out = _Direct.apply(list(stages), neurons, save, x, *parameters)
         assert isinstance(out, Tensor)
         return out

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from stbp.ops.chain.call import CURRENT, LINEAR, Stage
-from stbp.ops.conv2d import reference as conv2d
-from stbp.ops.lif import reference as lif
-from stbp.ops.linear import reference as linear
-from stbp.ops.pool import reference as pool
+from stbp.ops.neuron import reference as lif
+from stbp.ops.synapse import conv2d_reference as conv2d
+from stbp.ops.synapse import linear_reference as linear
+from stbp.ops.synapse import pool_reference as pool
 
 
 def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neurons: Sequence[float]) -> Tensor:

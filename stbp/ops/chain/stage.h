@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "stbp/ops/lif/neuron.h"
+#include "stbp/ops/neuron/lif.h"
 #include "stbp/ops/native/buffer.h"
 #include "stbp/ops/native/vec.h"
 

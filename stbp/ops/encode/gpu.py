@@ -7,8 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stbp.ops.encode.reference import ENCODE
 from stbp.ops.gpu import ROUNDED_TWICE, on, packed
+from stbp.ops.philox import ENCODE
 
 ENCODED = tl.constexpr(ENCODE)
 _BLOCK = 256

@@ -6,19 +6,19 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from stbp.ops import native, paths
+from stbp.ops import dispatch, native
 from stbp.ops.encode import reference
 from stbp.ops.spikes import Spikes
 
 
 @torch.library.custom_op("stbp::bernoulli", mutates_args=())
 def _bernoulli(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> Tensor:
-    if image.dtype in (torch.uint8, torch.float32) and paths.compiled(others=(image, sample)):
+    if image.dtype in (torch.uint8, torch.float32) and dispatch.compiled(others=(image, sample)):
         return _compiled(image, T, seed, epoch, sample)
-    if image.dtype in (torch.uint8, torch.float32) and paths.triton(image, sample):
+    if image.dtype in (torch.uint8, torch.float32) and dispatch.triton(image, sample):
         from stbp.ops.encode import gpu
 
-        paths.note("bernoulli", "forward", "triton")
+        dispatch.note("bernoulli", "forward", "triton")
         return gpu.bernoulli(image, T, seed, epoch, sample)
     return reference.bernoulli(image, T, seed, epoch, sample)
 
@@ -39,7 +39,7 @@ def _compiled(image: Tensor, T: int, seed: int, epoch: int, sample: Tensor) -> T
         ctypes.c_void_p(bits.data_ptr()),
         torch.get_num_threads(),
     )
-    paths.note("bernoulli", "forward", "events")
+    dispatch.note("bernoulli", "forward", "events")
     return bits
 
 

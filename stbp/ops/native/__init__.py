@@ -141,7 +141,8 @@ def _not_built() -> str:
 
 
 def _warn_if_stale(library: Path) -> None:
-    sources = [*_FOLDER.parent.glob("*/*.h"), *_FOLDER.parent.glob("*/cpu.cpp")] if _in_checkout() else []
+    package = _FOLDER.parents[1]
+    sources = [*package.rglob("*.h"), *package.rglob("cpu.cpp")] if _in_checkout() else []
     if any(source.stat().st_mtime > library.stat().st_mtime for source in sources):
         logging.getLogger("stbp").warning("the compiled kernels are older than their sources: run `make kernels`")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from stbp.data.events.record import EVENT
+from stbp.data.events.formats.record import EVENT
 
 Event = tuple[int, int, int, int]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from stbp.data import DataError, read_events, write_events
-from stbp.data.events import aedat2, aedat3, nmnist, shd
-from stbp.data.events.reading import read
+from stbp.data.events.formats import aedat2, aedat3, nmnist, shd
+from stbp.data.events.formats.reading import read
 
 from . import files
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from stbp.data import DataError, read_events
-from stbp.data.events import aedat2, aedat3, archive, camera, nmnist, shd
-from stbp.data.events.reading import read
-from stbp.data.events.record import in_order
+from stbp.data.events import archive
+from stbp.data.events.formats import aedat2, aedat3, faery, nmnist, shd
+from stbp.data.events.formats.reading import read
+from stbp.data.events.formats.record import in_order
 
 from . import files
 from .test_formats import dat, evt2, write_shd
@@ -366,5 +367,5 @@ def test_what_faery_refuses_is_a_data_error_with_the_file(tmp_path, monkeypatch)
     path.write_bytes(dat([(1, 1, 1, 0), (2, 2, 2, 5)]))
     assert "polarity 5 of event 1 is neither 0 nor 1" in fault(read_events, path)
     path.write_bytes(evt2(EVENTS))
-    monkeypatch.setattr(camera, "MOST", 2)
+    monkeypatch.setattr(faery, "MOST", 2)
     assert "more than the 2 events allowed" in fault(read_events, path)

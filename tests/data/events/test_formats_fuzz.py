@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stbp.data import DataError
-from stbp.data.events import aedat2, aedat3, nmnist, shd
-from stbp.data.events.reading import read
+from stbp.data.events.formats import aedat2, aedat3, nmnist, shd
+from stbp.data.events.formats.reading import read
 
 from . import files
 from .test_formats import dat, evt2, write_shd

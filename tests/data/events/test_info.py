@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stbp import cli
+from stbp.cli import main
 from stbp.data import DataError
 from stbp.data.events import info
 from stbp.data.events.info import describe
@@ -120,7 +120,7 @@ def test_the_real_set_is_counted(real):
 
 def run_stbp(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
     monkeypatch.setattr(sys, "argv", ["stbp", *map(str, args)])
-    return cli.main()
+    return main.main()
 
 
 def test_the_command_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
@@ -155,7 +155,7 @@ def test_help_and_mistakes_import_nothing_heavy(args):
     code = f"""
 import sys
 sys.argv = ["stbp", *{args!r}]
-from stbp.cli import main
+from stbp.cli.main import main
 try:
     main()
 except SystemExit:

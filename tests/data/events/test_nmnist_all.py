@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stbp.data.error import DataError
-from stbp.data.events import nmnist
+from stbp.data.events.formats import nmnist
+from stbp.data.events.formats.nmnist_bytes import writer
 from stbp.ops import native
-from stbp.ops.events.op import writer
 
 from ...isas import isa as isa
 

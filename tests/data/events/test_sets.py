@@ -9,9 +9,9 @@ import torch
 
 from stbp import Spikes, nn
 from stbp.data.error import DataError
-from stbp.data.events.record import EVENT
+from stbp.data.events.formats.record import EVENT
+from stbp.data.events.frames.options import Augmentation, FrameOptions
 from stbp.data.events.sets import EventSet, joined, load_events
-from stbp.ops.frames.options import Augmentation, FrameOptions
 from tests.data.conftest import REAL_DATA, files_in
 from tests.data.events.sets import bin_bytes, write_set, write_zip
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stbp import cli
+from stbp.cli import main
 from stbp.data import DataError
 from stbp.data.events.sets import load_events, verify_events
 from tests.data.conftest import files_in
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_whole_stores_are_named_and_nothing_is_left_behind(folder: Path, cache: Path, monkeypatch, capsys):
     before = files_in(cache)
     monkeypatch.setattr(sys, "argv", ["stbp", "data", "verify", str(folder)])
-    assert cli.main() == 0
+    assert main.main() == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" is what is kept in ")[0] for line in lines] == [str(folder / "Train"), str(folder / "Test")]
     assert all(Path(line.split(" is what is kept in ")[1]).is_file() for line in lines)
@@ -58,7 +58,7 @@ def test_a_source_that_changed_under_the_same_size_and_time_is_found(folder: Pat
     change_quietly(file, 0)
     load_events(folder)  # the store is found: names, sizes and times are the same
     monkeypatch.setattr(sys, "argv", ["stbp", "data", "verify", str(folder)])
-    assert cli.main() == 2
+    assert main.main() == 2
     err = capsys.readouterr().err
     assert err.startswith(f"error: {folder / 'Train'}: not the content that ")
     assert err.count("\n") == 1

@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp import plot, report
-from stbp.data import DataError, DataSet, for_experiment
-from stbp.data.events.nmnist import encode
-from stbp.data.events.record import empty
+from stbp.cli.train import Train
+from stbp.config import Experiment
+from stbp.data import DataError, DataSet
+from stbp.data.events.formats.nmnist import encode
+from stbp.data.events.formats.record import empty
+from stbp.data.events.frames.options import Augmentation, FrameOptions
 from stbp.data.events.windows import EventWindows, window_of
-from stbp.data.sets import warn_of_part
-from stbp.experiment import Experiment
-from stbp.ops.frames.options import Augmentation, FrameOptions
+from stbp.experiments import registry, results
+from stbp.experiments.datasets import for_experiment, warn_of_part
+from stbp.experiments.predict import predict_files
 from stbp.ops.spikes import Spikes
-from stbp.predict import predict_files
-from stbp.progress import Silent
-from stbp.train_command import Train
+from stbp.plot import runs
+from stbp.train.progress import Silent
 
 from ..conftest import REAL_DATA
 
@@ -134,8 +135,8 @@ def test_a_network_learns_recordings_and_the_run_can_be_read_again(folder, tmp_p
     assert caplog.text.count("a part of the set, 12 training and 6 test recordings of 60,000 and 10,000") == 1
     assert stbp.load_run(tmp_path / "run").shape == (2, 34, 34)
     test_set = for_experiment(run.experiment, folder)[1]
-    assert "2,312 pixels" in plot.raster(run, test_set, 0).axes[0].get_title("left")
-    plot.save(plot.weights(run, run.shape), tmp_path / "weights.png")
+    assert "2,312 pixels" in runs.raster(run, test_set, 0).axes[0].get_title("left")
+    runs.save(runs.weights(run, run.shape), tmp_path / "weights.png")
 
 
 def test_predict_labels_recordings_as_evaluation_does(folder, sets, tmp_path):
@@ -197,11 +198,11 @@ def test_a_field_of_recordings_is_an_error_on_images(fields):
 
 
 def test_the_command_of_a_result_says_yes_and_no_as_the_command_line_does():
-    e = stbp.experiments()["nmnist-mlp"].replace(stabilize=True)
-    assert report.command(e) == "stbp train nmnist-mlp --stabilize --data DIR"
+    e = registry.experiments()["nmnist-mlp"].replace(stabilize=True)
+    assert results.command(e) == "stbp train nmnist-mlp --stabilize --data DIR"
     import tyro
 
-    parsed = tyro.cli(Train, args=["--stabilize"], default=Train(stbp.experiments()["nmnist-mlp"]))
+    parsed = tyro.cli(Train, args=["--stabilize"], default=Train(registry.experiments()["nmnist-mlp"]))
     assert parsed.experiment == e
 
 

@@ -1,0 +1,82 @@
+"""How far back in time the gradient reaches in trained networks.
+
+    .venv/bin/python research/gradient_reach.py RUN... --data DIR
+
+Measures `gradient_reach` on 500 test samples of each run and joins it to results/reach/gradient.json.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+import stbp
+from stbp import nn
+from stbp.config import FILELESS
+from stbp.experiments.datasets import for_experiment
+from stbp.files import write_json
+from stbp.ops.spikes import Spikes
+from stbp.train import runs
+from stbp.train.evaluate import batch
+
+SAMPLES = 500
+FILE = Path(__file__).resolve().parent.parent / "results" / "reach" / "gradient.json"
+
+
+def gradient_reach(net: nn.Network, x: Tensor | Spikes, y: Int64[Tensor, " B"]) -> Float[Tensor, " T"]:
+    """Norm of the gradient of the last step's error with respect to the first neurons' current 0..T-1 steps earlier.
+
+    The error is the paper's for one step, 1/2 sum_i (y_i - o_i)^2, mean over samples, with y one-hot; the norm is over
+    samples and neurons. With gate `spatial` nothing but k = 0 has a gradient.
+
+    Args:
+        net: what `nn.build` made.
+        x: input `[T, B, ...]`.
+        y: class indices.
+    """
+    first, *others = nn.Flatten()(x) if net.flatten_input else x, *net
+    assert isinstance(others[0], nn.Linear | nn.Conv2d)
+    with torch.no_grad():
+        current = others[0](first)
+    passed = current.requires_grad_()
+    for module in others[1:]:
+        passed = module(passed)
+    o = passed[-1]
+    target = torch.zeros_like(o).scatter_(1, y[:, None], 1.0)
+    error = ((target - o) ** 2).sum() / (2 * len(y))
+    (gradient,) = torch.autograd.grad(error, current)
+    return gradient.flatten(1).norm(dim=1).flip(0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    args = parser.parse_args()
+    networks = json.loads(FILE.read_text())["networks"] if FILE.exists() else {}
+    for folder in args.runs:
+        run = stbp.load_run(folder)
+        e = run.experiment
+        _, test_set = for_experiment(e, None if e.dataset in FILELESS else args.data)
+        x, y = batch(e, test_set, torch.arange(min(SAMPLES, len(test_set))), 0, torch.device("cpu"))
+        norms = gradient_reach(run.network, x, y).tolist()
+        networks[e.name] = {
+            "experiment": dataclasses.asdict(e),
+            "test_accuracy": run.test_accuracy,
+            "samples": len(y),
+            # of k = 0, 1, ... steps back; `relative` to k = 0
+            "norm": norms,
+            "relative": [norm / norms[0] if norms[0] else None for norm in norms],
+        }
+        print(e.name, "  ".join(f"{norm:.2g}" for norm in norms))
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    command = "python research/gradient_reach.py RUN... --data DIR"
+    write_json(FILE, {"command": command, "commit": runs.commit(), "networks": networks})
+
+
+if __name__ == "__main__":
+    main()

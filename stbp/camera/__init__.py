@@ -1,0 +1,1 @@
+"""A simulated event camera, and how near it comes to a real one."""

@@ -1,0 +1,1 @@
+"""Experiments by name: registry, data sets, jobs, cross-validation, results."""

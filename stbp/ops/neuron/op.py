@@ -1,0 +1,223 @@
+"""`lif`: argument checks, registration with torch's dispatcher, autograd."""
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from stbp.names import GateName, Surrogate
+from stbp.ops import dispatch, native
+from stbp.ops.neuron import reference
+from stbp.ops.neuron.reference import Gate, gates
+from stbp.ops.surrogate import curves as surrogates
+
+
+class State(NamedTuple):
+    """Potential `u` and spikes `o` of a neuron layer after the last step, `[B, ...]` each."""
+
+    u: Tensor
+    o: Tensor
+
+
+def zero_state(x: Float[Tensor, "T B *N"]) -> State:
+    """The state of a layer at rest, for the window `x` that is about to enter it."""
+    return State(x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:]))
+
+
+class Neuron(ctypes.Structure):
+    """A neuron's constants as the compiled kernels take them: `Neuron` in neuron.h."""
+
+    _fields_ = (
+        *((name, ctypes.c_float) for name in ("keep0", "keep1", "back0", "back1", "slope0", "slope1")),
+        ("threshold", ctypes.c_float),
+        ("width", ctypes.c_float),
+        ("surrogate", ctypes.c_int32),
+    )
+
+    @classmethod
+    def of(
+        cls, forward: Sequence[float], backward: Sequence[float], threshold: float, surrogate: str, width: float
+    ) -> "Neuron":
+        """From the gates of the forward and the backward pass and the other arguments of `stbp::lif`."""
+        return cls(*forward[:2], *backward, threshold, width, get_args(Surrogate).index(surrogate))
+
+
+@torch.library.custom_op("stbp::lif", mutates_args=())
+def _lif(
+    x: Tensor,
+    u: Tensor,
+    o: Tensor,
+    forward_gate: Sequence[float],
+    backward_gate: Sequence[float],
+    threshold: float,
+    surrogate: str,
+    width: float,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: the potentials of all steps."""
+    if dispatch.compiled(x, u, o):
+        return _compiled(x, u, o, Neuron.of(forward_gate, backward_gate, threshold, surrogate, width), save)
+    if dispatch.triton(x, u, o):
+        from stbp.ops.neuron import gpu
+
+        dispatch.note("lif", "forward", "triton")
+        return gpu.lif(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save)
+    us, os = reference.lif(x, u, o, Gate(*forward_gate), threshold)
+    return os, us[-1].clone(), us if save else x.new_empty(0)
+
+
+def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: "Neuron", save: bool) -> tuple[Tensor, Tensor, Tensor]:
+    x, u, o = x.contiguous(), u.contiguous(), o.contiguous()
+    os, u_last, us = torch.empty_like(x), torch.empty_like(u), torch.empty_like(x) if save else x.new_empty(0)
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (os, us, u_last)]
+    if not save:
+        places[1] = ctypes.c_void_p()
+    given = [ctypes.c_void_p(t.data_ptr()) for t in (x, u, o)]
+    size = (ctypes.byref(neuron), len(x), ctypes.c_int64(u.numel()))
+    native.call("stbp_lif_forward", *given, *size, *places, torch.get_num_threads())
+    dispatch.note("lif", "forward", "window")
+    return os, u_last, us
+
+
+@_lif.register_fake
+def _(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save):
+    saved = x.new_empty(x.shape if save else 0)
+    if dispatch.triton(x, u, o):
+        from stbp.ops.neuron import gpu
+
+        saved = gpu.saved_like(x, surrogate, backward_gate, save)
+    return x.new_empty(x.shape), u.new_empty(u.shape), saved
+
+
+@torch.library.custom_op("stbp::lif_backward", mutates_args=())
+def _lif_backward(
+    grad_o: Tensor,
+    grad_u: Tensor,
+    saved: Tensor,
+    u: Tensor,
+    o: Tensor,
+    gate: Sequence[float],
+    threshold: float,
+    surrogate: str,
+    width: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if dispatch.compiled(grad_o, saved):
+        neuron = Neuron.of(gate[:2], gate, threshold, surrogate, width)
+        return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
+    if dispatch.triton(grad_o, grad_u) or saved.dtype == torch.int32:  # bits: what the GPU's forward pass kept
+        from stbp.ops.neuron import gpu
+
+        dispatch.note("lif", "input", "triton")
+        return gpu.lif_backward(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width)
+    return reference.lif_backward(grad_o, grad_u, saved, u, o, Gate(*gate), threshold, surrogate, width)
+
+
+def _compiled_backward(
+    grad_o: Tensor, grad_u: Tensor, us: Tensor, u: Tensor, o: Tensor, neuron: "Neuron"
+) -> tuple[Tensor, Tensor, Tensor]:
+    given = [t.contiguous() for t in (grad_o, grad_u, us, u, o)]
+    grads = torch.empty_like(given[2]), torch.empty_like(given[3]), torch.empty_like(given[4])
+    places = [ctypes.c_void_p(t.data_ptr()) for t in (*given, *grads)]
+    size = (ctypes.byref(neuron), len(us), ctypes.c_int64(u.numel()))
+    native.call("stbp_lif_backward", *places[:5], *size, *places[5:], torch.get_num_threads())
+    dispatch.note("lif", "input", "window")
+    return grads
+
+
+@_lif_backward.register_fake
+def _(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width):
+    return grad_o.new_empty(grad_o.shape), u.new_empty(u.shape), o.new_empty(o.shape)
+
+
+def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    _, u, o, _, backward_gate, threshold, surrogate, width, _ = inputs
+    ctx.save_for_backward(output[2], u, o)
+    ctx.mark_non_differentiable(output[2])
+    ctx.rest = (backward_gate, threshold, surrogate, width)
+
+
+def _backward(ctx: Any, grad_o: Tensor, grad_u: Tensor, _: Tensor) -> tuple:
+    grads = _lif_backward(grad_o, grad_u, *ctx.saved_tensors, *ctx.rest)
+    return (*grads, None, None, None, None, None, None)
+
+
+_lif.register_autograd(_backward, setup_context=_setup)
+
+
+@overload
+def lif(
+    x: Float[Tensor, "T B *N"],
+    decay: float = ...,
+    threshold: float = ...,
+    surrogate: Surrogate = ...,
+    width: float = ...,
+    gate: GateName | Gate = ...,
+    state: None = None,
+) -> Float[Tensor, "T B *N"]: ...
+@overload
+def lif(
+    x: Float[Tensor, "T B *N"],
+    decay: float = ...,
+    threshold: float = ...,
+    surrogate: Surrogate = ...,
+    width: float = ...,
+    gate: GateName | Gate = ...,
+    *,
+    state: State,
+) -> tuple[Float[Tensor, "T B *N"], State]: ...
+def lif(
+    x: Float[Tensor, "T B *N"],
+    decay: float = 0.2,
+    threshold: float = 0.5,
+    surrogate: Surrogate = "rectangle",
+    width: float = 1.0,
+    gate: GateName | Gate = "linear",
+    state: State | None = None,
+) -> Float[Tensor, "T B *N"] | tuple[Float[Tensor, "T B *N"], State]:
+    """The iterative leaky integrate-and-fire neuron over a window (paper, eq. 4 to 7), with its exact gradient.
+
+    Equivalent to, for t = 1..T:  u = u * f(o) + x[t];  o = (u >= threshold)
+
+    Args:
+        x: input current (synapse output plus bias), `[T, B, ...]`, in units of the threshold.
+        decay: the paper's tau, what remains of u after one step without a spike, in [0, 1); not exp(-dt/tau).
+        threshold: V_th, positive; a neuron fires when u >= threshold.
+        surrogate: the curve h1..h4 used for do/du: `rectangle`, `polynomial`, `sigmoid`, `gaussian`.
+        width: width of the rectangle of the same height, in units of u; the curve's peak is 1/width.
+        gate: f(o): `linear` (tau*(1-o)), `paper` (tau*exp(-o/tau)), `detached` (linear, reset not differentiated),
+            `spatial` (linear, no gradient backward in time), or a `Gate` of four numbers, which replaces `decay`.
+        state: potential and spikes to go on from, `[B, ...]` each; None starts at rest.
+
+    Returns:
+        o, `[T, B, ...]`, 0 or 1; with a state given, o and the state after the last step. Gradients flow through both.
+
+    Raises:
+        ValueError: an argument out of its range; the message names it, the rule and the value.
+    """
+    check_neuron(decay, threshold, surrogate, width, gate)
+    if x.dim() < 2 or x.shape[0] == 0 or not x.is_floating_point():
+        raise ValueError(f"x must be floating point [T, B, ...] with T >= 1; got {x.dtype} {list(x.shape)}")
+    start = zero_state(x) if state is None else state
+    for part, value in start._asdict().items():
+        if value.shape != x.shape[1:] or value.dtype != x.dtype:
+            raise ValueError(
+                f"state.{part} must be {x.dtype} {list(x.shape[1:])}, as x is; got {value.dtype} {list(value.shape)}"
+            )
+    forward, backward = (gate, gate) if isinstance(gate, Gate) else gates(gate, decay)
+    save = torch.is_grad_enabled() and (x.requires_grad or start.u.requires_grad or start.o.requires_grad)
+    o, u_last, _ = _lif(x, start.u, start.o, forward, backward, threshold, surrogate, width, save)
+    return o if state is None else (o, State(u_last, o[-1]))
+
+
+def check_neuron(decay: float, threshold: float, surrogate: str, width: float, gate: str | Gate) -> None:
+    """Raise ValueError, naming argument, rule and value, unless these describe a neuron."""
+    if not 0 <= decay < 1:
+        raise ValueError(f"decay must lie in [0, 1): it is the share of u kept from one step to the next; got {decay}")
+    if not 1e-30 < threshold < float("inf"):
+        raise ValueError(f"threshold must be positive and finite, and not below 1e-30; got {threshold}")
+    surrogates.check(surrogate, width)
+    if not isinstance(gate, Gate) and gate not in get_args(GateName):
+        raise ValueError(f"gate must be one of {', '.join(get_args(GateName))}, or a Gate; got {gate!r}")

@@ -1,0 +1,1 @@
+"""Surrogate curves that stand in for the derivative of a spike."""

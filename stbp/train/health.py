@@ -1,0 +1,114 @@
+"""What makes spiking networks fail silently, found in one batch and said in words, with what to change."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from stbp.nn.layers import LIF
+from stbp.nn.network import Network, Trace
+from stbp.ops.surrogate.curves import REACH
+
+# Shares from which a layer is reported.
+DEAD, SILENT, ALWAYS, OUT_OF_REACH, VANISHING = 0.5, 0.9, 0.5, 0.99, 1e-4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One ailment of one layer."""
+
+    kind: Literal["dead", "silent", "always", "reach", "gradient"]
+    layer: str
+    problem: str
+    advice: str
+    # No neuron of the output fired or is within reach, so no gradient enters the network: it cannot learn.
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {self.problem}; {self.advice}"
+
+
+def examine(
+    net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = (), early: bool = False
+) -> list[Finding]:
+    """Look for layers that never fire, always fire or lie out of the surrogate's reach, and for vanishing gradients.
+
+    Args:
+        traces: what `net.record` returned for one batch.
+        gradients: for each synapse its index in the network and the norm of its weight's gradient, input side first.
+        early: in the first steps outputs may be silent, as long as the surrogate reaches them.
+    """
+    findings = [finding for trace in traces for finding in _examine_layer(net, trace, early)]
+    if gradients:
+        findings += _examine_gradients(net, gradients)
+    return findings
+
+
+def firing_rates(traces: Sequence[Trace]) -> list[float]:
+    """Spikes per neuron and step of every neuron layer."""
+    return [trace.o.mean().item() for trace in traces]
+
+
+def _examine_layer(net: Network, trace: Trace, early: bool) -> list[Finding]:
+    module = net[trace.layer]
+    assert isinstance(module, LIF)
+    name, is_output = net.name(trace.layer), trace.layer == len(net) - 1
+    u, o = (part.flatten(2) for part in (trace.u, trace.o))
+    steps, samples, neurons = o.shape
+    largest = u.max().item()
+    seen = f"in {samples} samples of {steps} steps (threshold {module.threshold:g}, largest potential {largest:.3g})"
+    reach = REACH[module.surrogate] * module.width
+    curve = f"the surrogate's reach ({module.surrogate}, {reach:.3g} to either side of the threshold)"
+    reached = (u - module.threshold).abs() < reach
+    silent, always = ~o.any(1).any(0), o.all(1).all(0)
+    dead = silent & ~reached.any(1).any(0)
+    outside = 1 - reached.float().mean().item()
+
+    findings = []
+    if dead.sum() >= DEAD * neurons or (is_output and dead.any()):
+        problem = f"{_many(dead)} never fired and never came within {curve} {seen}: no gradient can wake them"
+        findings.append(
+            Finding("dead", name, problem, f"widen the surrogate, {_lower(largest)}", is_output and bool(dead.all()))
+        )
+    elif (silent.any() and not early) if is_output else silent.sum() >= SILENT * neurons:
+        problem = f"{_many(silent)} never fired {seen}"
+        findings.append(Finding("silent", name, problem, _lower(largest)))
+    if always.sum() >= ALWAYS * neurons:
+        advice = "raise the threshold, lower the learning rate, or use init balanced"
+        findings.append(Finding("always", name, f"{_many(always)} fired in every step {seen}", advice))
+    if outside >= OUT_OF_REACH and not dead.all():
+        problem = f"{100 * outside:.3g} % of the potentials are out of {curve}, where no gradient passes"
+        findings.append(Finding("reach", name, problem, f"widen the surrogate, {_lower(largest)}"))
+    return findings
+
+
+def _lower(largest: float) -> str:
+    return (
+        f"lower the threshold (to {largest / 2:.2g}, say) or use init balanced" if largest > 0 else "use init balanced"
+    )
+
+
+def _many(neurons: torch.Tensor) -> str:
+    part, whole = int(neurons.sum()), len(neurons)
+    return f"all {whole} neurons" if part == whole else f"{part} of {whole} neurons"
+
+
+def _examine_gradients(net: Network, gradients: Sequence[tuple[int, float]]) -> list[Finding]:
+    largest = max(norm for _, norm in gradients)
+    findings = []
+    for index, norm in gradients:
+        if norm == 0:
+            behind = next((i for i in range(index + 1, len(net)) if isinstance(net[i], LIF)), index)
+            problem = (
+                f"no gradient reaches its weights, so it does not learn: look at the neurons from layer {behind} on"
+            )
+            findings.append(
+                Finding("gradient", net.name(index), problem, "see above for silent layers and the surrogate's reach")
+            )
+        elif norm < VANISHING * largest:
+            problem = f"its gradient ({norm:.1e}) is {largest / norm:.0e} times smaller than the largest layer's"
+            findings.append(
+                Finding("gradient", net.name(index), problem, "widen the surrogate, use init balanced or fewer layers")
+            )
+    return findings
