@@ -168,7 +168,7 @@ def _sentences(found: dict[str, Any]) -> list[str]:
     if part:
         lines.append(f"* scaled from {' or '.join(map(str, part))} steps to the {steps} of an epoch")
     kernels = [
-        f"{path['operator']} {path['step']}: {path['kernel']}"
+        f"{path.get('layer', '')} {path['operator']} {path['step']}: {path['kernel']}".lstrip()
         + ("" if path["density"] is None else f" at {100 * path['density']:.1f} %")
         for path in found["paths"]
     ]

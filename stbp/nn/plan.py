@@ -10,11 +10,9 @@ from torch import Tensor
 
 from stbp import nn
 from stbp.ops import dispatch
-from stbp.ops.chain.call import CURRENT, SURROGATES, Stage
 from stbp.ops.chain.op import chain
-from stbp.ops.chain.stages import MAX_POOL, conv_stage, linear_stage
-from stbp.ops.neuron.reference import Gate, gates
 from stbp.ops.spikes import Spikes
+from stbp.ops.stage import MAX_POOL, Neuron, Refused, Stage, conv_stage, current_stage, linear_stage
 
 _KINDS = {kind.forward: kind for kind in (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)}
 
@@ -23,14 +21,13 @@ class Chain(NamedTuple):
     """A run of modules as the stages of `stbp.ops.chain`."""
 
     stages: tuple[Stage, ...] = ()
-    neurons: tuple[float, ...] = ()
     parameters: Sequence[Tensor] = ()
     # Modules that it stands for, from the first one given.
     length: int = 0
 
     def run(self, x: Tensor | Spikes) -> Tensor:
         """Output spikes of the last stage, `[T, B, ...]`."""
-        return chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters, self.neurons)
+        return chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters)
 
 
 # Of a module its class and what else decides whether and how it can be part of a chain.
@@ -61,8 +58,8 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0)
             break
         facts.append(fact)
         parameters += tensors
-    stages, neurons, used, length = _plan(tuple(facts), tuple(x.shape[2:]), packed, first)
-    return Chain(stages, neurons, parameters[:used], length)
+    stages, used, length = _plan(tuple(facts), tuple(x.shape[2:]), packed, first)
+    return Chain(stages, parameters[:used], length)
 
 
 def _own(module: torch.nn.Module) -> tuple[Tensor | None, Tensor | None]:
@@ -109,23 +106,19 @@ def _all_watched() -> bool:
 @functools.lru_cache(maxsize=256)
 def _plan(
     modules: tuple[Facts, ...], size: tuple[int, ...], packed: bool, first: int
-) -> tuple[tuple[Stage, ...], tuple[float, ...], int, int]:
-    """Stages and neurons of the chain, how many parameters are theirs, and for how many modules it stands."""
+) -> tuple[tuple[Stage, ...], int, int]:
+    """Stages of the chain, how many parameters are theirs, and for how many modules it stands."""
     stages: list[Stage] = []
-    neurons: list[float] = []
     parameters, length, flat, pool, layer = 0, 0, False, 1, first
     stage: Stage | None = None
     for index, (kind, *numbers) in enumerate(modules):
         if kind is nn.LIF:
             if index == 0 and not packed:
-                stage = _current(size)
+                stage = _taken(current_stage(size, None))
             if stage is None:
                 break
-            decay, threshold, surrogate, width, gate = numbers
-            forward, backward = (gate, gate) if isinstance(gate, Gate) else gates(gate, decay)
-            stages.append(stage._replace(surrogate=SURROGATES.index(surrogate), layer=layer))
-            neurons += [*forward[:2], *backward, threshold, width]
-            parameters += 0 if stage.kind == CURRENT else 1 + stage.bias
+            stages.append(stage._replace(neuron=Neuron.of(*numbers), layer=str(layer)))
+            parameters += 0 if stage.kind == "current" else 1 + stage.bias
             length, size, flat, pool, stage = index + 1, stage.outputs, False, 1, None
         elif stage is not None:
             break
@@ -140,14 +133,11 @@ def _plan(
             layer = first + index
             if stage is None:
                 break
-    return tuple(stages), tuple(neurons), parameters, length
+    return tuple(stages), parameters, length
 
 
-def _current(size: tuple[int, ...]) -> Stage | None:
-    if len(size) not in (1, 3) or (len(size) == 3 and size[1] * size[2] == 1):
-        return None
-    maps, height, width = (*size, 1, 1)[:3]
-    return Stage(CURRENT, maps, height, width, 1, maps, 1, 0, height, width, 1, 0, 0, 0, 0)
+def _taken(stage: Stage | Refused) -> Stage | None:
+    return stage if isinstance(stage, Stage) else None
 
 
 def _linear(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
@@ -160,7 +150,7 @@ def _linear(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int
         return None
     if maps * (height // pool) * (width // pool) != inputs:
         return None
-    return linear_stage(size, outputs, bias, pool)
+    return _taken(linear_stage(size, outputs, bias, pool))
 
 
 def _conv(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
@@ -168,4 +158,4 @@ def _conv(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, 
     weight, bias, stride, padding = numbers
     if flat or len(size) != 3 or size[0] != weight[1]:
         return None
-    return conv_stage(size, weight, bias, stride, padding, pool, first)
+    return _taken(conv_stage(size, weight, bias, stride, padding, pool))

@@ -1,10 +1,11 @@
-"""Which way the operators took: what was measured, what was chosen, and the switches that benchmarks and tests need."""
+"""Which path the operators took and why, as records and in the log; and switches for tests and benchmarks."""
 
 import functools
 import importlib.util
 import logging
+import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -14,19 +15,29 @@ from stbp.ops import native
 
 
 class Path(NamedTuple):
-    """What one pass of an operator did."""
+    """What one pass of an operator did, or why a layer could not be part of a fused run."""
 
-    # `linear`, `conv2d`, `lif`, `bernoulli`; in a chain of layers the number of the stage in front: `0 linear`.
+    # Name of the layer in its network; empty where an operator is called by itself.
+    layer: str
+    # `linear`, `conv2d`, `lif`, `bernoulli` and so on.
     operator: str
     # `forward`, `weight` (its gradient) or `input` (the gradient that goes down).
     step: str
-    # `events`, `dense`, `lookup` and so on: see `stbp/ops/README.md`, "Kernels".
+    # `events`, `dense`, `lookup` and so on: see `stbp/ops/README.md`, "Kernels". `torch`: a plain operation of torch's.
+    # `reference`: the PyTorch definition, because no kernel could serve. `not fused`: see `refuse`.
     kernel: str
     # Share of ones in the input, or of non-zero values in the gradient; NaN where nothing was measured.
-    density: float
+    density: float = math.nan
+    # Why no kernel runs; empty where one does.
+    reason: str = ""
 
+
+# The reasons that are somebody's wish: the records hold them, the log does not.
+_REFERENCE_ONLY = "dispatch.reference_only() asks for the reference"
+_INTERPRETED = "dispatch.interpreted() asks for the Triton kernels"
 
 _seen: ContextVar[list[Path] | None] = ContextVar("seen", default=None)
+_layer: ContextVar[str] = ContextVar("layer", default="")
 _reference: ContextVar[bool] = ContextVar("reference", default=False)
 _skip: ContextVar[bool] = ContextVar("skip", default=True)
 _product: ContextVar[str] = ContextVar("product", default="split")
@@ -46,22 +57,69 @@ def _within(variable: ContextVar[Any], value: Any) -> Iterator[None]:
 
 @contextmanager
 def watch() -> Iterator[list[Path]]:
-    """Collect the paths of all operators that run inside."""
+    """Collect the records of all operators that run inside, in the order in which they run."""
     seen: list[Path] = []
     with _within(_seen, seen):
         yield seen
 
 
 def watched() -> bool:
-    """Whether anybody watches."""
+    """True if somebody collects records."""
     return _seen.get() is not None
 
 
-def note(operator: str, step: str, kernel: str, density: float = float("nan")) -> None:
-    """Tell the watcher, if there is one."""
+def layer(name: str) -> AbstractContextManager[None]:
+    """Inside, operators name this layer in their records. Nothing under torch.compile: it stops at such variables."""
+    return nullcontext() if torch.compiler.is_compiling() else _named(name)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    token = _layer.set(name)
+    try:
+        yield
+    finally:
+        _layer.reset(token)
+
+
+def current_layer() -> str:
+    """Name of the layer that runs; an operator keeps it for the records of its backward pass."""
+    return "" if torch.compiler.is_compiling() else _layer.get()
+
+
+def note(
+    operator: str,
+    step: str,
+    kernel: str,
+    density: float = math.nan,
+    layer: str | None = None,
+    reason: str = "",
+) -> None:
+    """Record what an operator did; log once, as a warning, why the reference had to run.
+
+    Args:
+        layer: None takes the current one.
+        reason: why no kernel runs.
+    """
     seen = _seen.get()
     if seen is not None:
-        seen.append(Path(operator, step, kernel, density))
+        seen.append(Path(_layer.get() if layer is None else layer, operator, step, kernel, density, reason))
+    if kernel == "reference" and reason not in (_REFERENCE_ONLY, _INTERPRETED, native.why_not()):
+        _log_once(logging.WARNING, f"{operator} runs the PyTorch reference, which is many times slower: {reason}")
+
+
+def refuse(layer: str, reason: str) -> None:
+    """Record, and log once, that a layer is no part of a fused run; it runs by itself."""
+    seen = _seen.get()
+    if seen is not None:
+        seen.append(Path(layer, "chain", "forward", "not fused", math.nan, reason))
+    if reason not in (_REFERENCE_ONLY, _INTERPRETED, native.why_not()):
+        _log_once(logging.INFO, f"not fused with its neighbours: {reason}")
+
+
+@functools.cache
+def _log_once(level: int, line: str) -> None:
+    logging.getLogger("stbp").log(level, "%s", line)
 
 
 def reference_only() -> AbstractContextManager[None]:
@@ -80,36 +138,49 @@ def products(how: str) -> AbstractContextManager[None]:
 
 
 def product() -> str:
-    """How GPUs multiply weights and spikes."""
+    """Name of the way in which GPUs multiply weights and spikes."""
     return _product.get()
 
 
 def skip() -> bool:
-    """Whether samples whose gradient is zero are left out of the backward pass."""
+    """True if samples whose gradient is zero are left out of the backward pass."""
     return _skip.get()
 
 
 def traced() -> bool:
-    """Whether somebody writes down torch's operators as they are called, who would not see a kernel called directly."""
+    """True if somebody writes down torch's operators as they are called, and would not see a kernel called directly."""
     # torch.compile reads this code and stops at context variables: asked before all else
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return True
     return torch._C._get_tracing_state() is not None
 
 
-def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
-    """Whether the compiled kernels serve these tensors: float32 and on the CPU; of `others` only the device counts."""
+def why_not(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> str:
+    """Return why the compiled CPU kernels do not serve these tensors; empty if they do.
+
+    Args:
+        tensors: have to be float32 and on the CPU.
+        others: have to be on the CPU.
+    """
+    for tensor in (*tensors, *others):
+        if tensor is not None and tensor.device.type != "cpu":
+            return f"a tensor on {tensor.device.type}: the compiled kernels are for the CPU"
     for tensor in tensors:
-        if tensor is not None and (tensor.device.type != "cpu" or tensor.dtype != torch.float32):
-            return False
-    if any(tensor.device.type != "cpu" for tensor in others):
-        return False
-    if _reference.get() or _interpreted.get():
-        return False
+        if tensor is not None and tensor.dtype != torch.float32:
+            return f"{str(tensor.dtype).removeprefix('torch.')}: the compiled kernels take float32"
+    if _reference.get():
+        return _REFERENCE_ONLY
+    if _interpreted.get():
+        return _INTERPRETED
     if native.kernels() is None:
         native.warn_once()
-        return False
-    return True
+        return native.why_not()
+    return ""
+
+
+def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
+    """True if the compiled CPU kernels serve these tensors: `why_not` is empty."""
+    return not why_not(*tensors, others=others)
 
 
 @contextmanager
@@ -127,15 +198,20 @@ def interpreted() -> Iterator[None]:
         yield
 
 
+def why_not_fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> str:
+    """Return why a run of layers on these tensors cannot be one operator, `chain`; empty if it can."""
+    why = why_not(*tensors, others=others)
+    on_gpu = why and triton(*tensors, *others) and all(t is None or t.dtype == torch.float32 for t in tensors)
+    return "" if on_gpu else why
+
+
 def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
-    """Whether a run of layers on these tensors can be one operator, `chain`: on the CPU or on a GPU."""
-    if compiled(*tensors, others=others):
-        return True
-    return triton(*tensors, *others) and all(t is None or t.dtype == torch.float32 for t in tensors)
+    """True if a run of layers on these tensors can be one operator, `chain`, on the CPU or on a GPU."""
+    return not why_not_fused(*tensors, others=others)
 
 
 def triton(*tensors: torch.Tensor | None) -> bool:
-    """Whether the Triton kernels serve these tensors: on a CUDA device, floating ones in float32 or bfloat16."""
+    """True if the Triton kernels serve these tensors: on a CUDA device, floating ones in float32 or bfloat16."""
     device = "cpu" if _interpreted.get() else "cuda"
     for tensor in tensors:
         if tensor is not None and tensor.device.type != device:
@@ -147,7 +223,7 @@ def triton(*tensors: torch.Tensor | None) -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-    """Whether Triton is installed; says once, in the log, where it is not."""
+    """True if Triton is installed; says once, in the log, where it is not."""
     found = importlib.util.find_spec("triton") is not None
     if not found:
         logging.getLogger("stbp").warning(

@@ -304,9 +304,8 @@ class _Training:
             torch.autograd.grad(batch_loss, list(self.net.parameters()))
         taken = {self.net.name(index): {"forward": "reference"} for index in self.synapses}
         for path in seen:
-            layer = path.operator.partition(" ")[0]
-            if layer.isdigit():
-                taken[self.net.name(int(layer))][path.step] = path.kernel
+            if path.layer.isdigit():
+                taken[self.net.name(int(path.layer))][path.step] = path.kernel
         return taken
 
     def _out_of_patience(self) -> bool:

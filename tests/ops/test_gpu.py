@@ -17,8 +17,9 @@ from stbp.nn import plan as fusion
 from stbp.ops import dispatch, gpu
 from stbp.ops.chain import gpu as chain
 from stbp.ops.neuron import gpu as lif_gpu
-from stbp.ops.neuron.reference import GateName, gates
+from stbp.ops.neuron.reference import GateName
 from stbp.ops.philox import ENCODE, philox
+from stbp.ops.stage import Neuron
 from stbp.ops.surrogate.curves import Surrogate
 from stbp.ops.synapse import gpu as synapse
 from stbp.ops.synapse.gpu import counts
@@ -84,7 +85,7 @@ def test_lif_computes_bfloat16_currents_in_float32(gate):
     [("linear", "rectangle", 30, 4 * 30), ("detached", "rectangle", 30, 2 * 4), ("spatial", "gaussian", 30, 4 * 30)],
 )
 def test_lif_keeps_two_bits_a_step_where_no_potential_is_asked_for(gate, curve, T, bytes):
-    saved = lif_gpu.saved_like(torch.empty(T, 10), curve, gates(gate, 0.2)[1], save=True)
+    saved = lif_gpu.saved_like(torch.empty(T, 10), Neuron.of(0.2, 0.5, curve, 1.0, gate), save=True)
     assert saved.nbytes == 10 * bytes
 
 
@@ -237,7 +238,7 @@ def test_without_gradients_a_chain_keeps_only_spikes():
         o = net(x)
     assert torch.equal(o, net(x))
     plan = fusion.plan(list(net), x)
-    out, saved = chain.forward(x.bits, plan.parameters, plan.stages, plan.neurons, save=False)
+    out, saved = chain.forward(x.bits, plan.parameters, plan.stages, save=False)
     assert torch.equal(out, o)
     assert saved.numel() == 64  # 5 x 3 x 30 spikes of the hidden layer, rows of 4 bytes, in whole vectors
 
@@ -248,8 +249,8 @@ def test_a_chain_keeps_potentials_or_two_bits_a_step_and_spikes_as_bits(gate, hi
     net = nn.build("32-32-16", gate=gate).to(DEVICE)
     plan = fusion.plan(list(net), Spikes.pack(spikes(T, B, 32)))
     neurons = hidden * B * (32 + 16)  # of both layers
-    assert chain.saved_bytes(plan.stages, plan.neurons, T, B, save=True) == neurons + T * B * 32 // 8
-    assert chain.saved_bytes(plan.stages, plan.neurons, T, B, save=False) == T * B * 32 // 8
+    assert chain.saved_bytes(plan.stages, T, B, save=True) == neurons + T * B * 32 // 8
+    assert chain.saved_bytes(plan.stages, T, B, save=False) == T * B * 32 // 8
 
 
 def test_spikes_and_weights_on_different_devices_are_no_chain():
@@ -274,21 +275,21 @@ def test_torch_compile_takes_a_network_on_the_kernels_without_a_graph_break(text
     code = f"""
 import contextlib, torch
 from stbp import Spikes, nn
-from stbp.ops import gpu, paths
+from stbp.ops import dispatch, gpu
 
 device = "{DEVICE}"
 net = nn.build("{text}").to(device)
 x = (torch.rand({shape}, generator=torch.Generator().manual_seed(1)) < 0.4).float()
 goal = torch.rand(*x.shape[:2], 3).to(device)
-with contextlib.nullcontext() if device == "cuda" else paths.interpreted():
+with contextlib.nullcontext() if device == "cuda" else dispatch.interpreted():
     for given in (x.to(device), Spikes.pack(x).to(device)):
         step = torch.compile(lambda x: net(x), fullgraph=True, backend="aot_eager")
         found = []
         for run in (step, net):
-            with paths.watch() as seen:
+            with dispatch.watch() as seen:
                 o = run(given)
                 found.append((o, torch.autograd.grad((o * goal).sum(), list(net.parameters()))))
-            assert seen and all(path.kernel in ("triton", "dense") for path in seen), seen
+            assert seen and all(path.kernel in ("triton", "torch") for path in seen), seen
             assert any(path.kernel == "triton" for path in seen), seen
         assert torch.equal(found[0][0], found[1][0])
         for compiled, eager in zip(found[0][1], found[1][1], strict=True):

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import get_args
 
 import pytest
@@ -20,6 +20,7 @@ from stbp.ops.encode import reference as encode_reference
 from stbp.ops.neuron import reference as lif_reference
 from stbp.ops.neuron.reference import GateName, gates
 from stbp.ops.spikes import pack_bits
+from stbp.ops.stage import Neuron, Refused, Stage, conv_stage, current_stage, decode, encode, linear_stage
 from stbp.ops.surrogate.curves import Surrogate
 from tests.ops import against, plain
 from tests.ops.against import difference, dyadic, random, spikes
@@ -165,7 +166,7 @@ def test_a_chain_is_the_composition_of_its_operators(notation):
     inside = x.flatten(2) if net.flatten_input else x
     chain = plan.plan(list(net), Spikes.pack(inside))
     assert chain.length == len(net)
-    want = chain_reference.chain(inside, chain.stages, chain.parameters, chain.neurons)
+    want = chain_reference.chain(inside, chain.stages, chain.parameters)
     assert torch.equal(chain.run(Spikes.pack(inside)), want)
 
 
@@ -209,7 +210,7 @@ def test_currents_flow_through_neurons_at_the_front_of_a_chain():
             with way(), dispatch.watch() as seen:
                 o = net(x)
                 results.append((o, *torch.autograd.grad((o * random(*o.shape, seed=1)).sum(), [x, synapse.weight])))
-            assert bool(seen) == (way is dispatch.no_skip)
+            assert {path.kernel == "reference" for path in seen} == {way is dispatch.reference_only}
         assert torch.equal(results[0][0], results[1][0])
         for a, b in zip(results[0][1:], results[1][1:], strict=True):
             assert difference(a, b) < 1e-5
@@ -326,19 +327,49 @@ def test_nothing_depends_on_what_memory_held_before(nan_filled_memory):
         assert torch.equal(got[0], net(x))
 
 
+def taken(stages: Sequence[Stage | Refused]) -> list[Stage]:
+    return [stage for stage in stages if isinstance(stage, Stage)]
+
+
 def test_the_chain_passes_torchs_own_checks():
     # which compare what is saved too: with the rectangle, whose window leaves memory unwritten, it would differ
-    curve = call.SURROGATES.index("polynomial")
-    layers = (20, 17), (17, 3)
-    stages = [call.Stage(call.LINEAR, n, 1, 1, 1, m, 1, 0, 1, 1, 1, 1, 1, curve, 0) for n, m in layers]
-    layout = [number for stage in stages for number in stage]
-    forward, backward = gates("linear", 0.3)
-    neurons = [*forward[:2], *backward, 0.5, 1.0] * 2
+    neuron = Neuron.of(0.3, 0.5, "polynomial", 1.0)
+    stages = [linear_stage((n,), m, True, neuron=neuron) for n, m in ((20, 17), (17, 3))]
     parameters = [
         p.requires_grad_() for p in (random(17, 20), random(17, seed=1), random(3, 17, seed=2), random(3, seed=3))
     ]
     bits = Spikes.pack(spikes(4, 2, 20)).bits
-    torch.library.opcheck(chain_op._chain, (bits, parameters, layout, neurons, True))
+    torch.library.opcheck(chain_op._chain, (bits, parameters, *encode(taken(stages)), True))
+
+
+def test_stages_survive_the_dispatcher():
+    neuron = Neuron.of(0.3, 0.5, "sigmoid", 1.5, "paper")
+    stages = [
+        current_stage((3, 9, 9), neuron),
+        conv_stage((3, 9, 9), (5, 3, 2, 2), True, padding=1, pool=2, neuron=neuron._replace(surrogate="gaussian")),
+        linear_stage((5, 5, 5), 7, False, pool=2),
+    ]
+    assert decode(*encode(taken(stages))) == stages
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (conv_stage((3, 20, 20), (5, 3, 9, 9), True), "kernel 9x9: the CPU kernels take at most 7x7"),
+        (conv_stage((3, 20, 20), (5, 3, 3, 2), True), "kernel 3x2"),
+        (conv_stage((3, 20, 20), (5, 3, 3, 3), True, stride=2), "stride 2"),
+        (conv_stage((3, 6, 6), (5, 3, 4, 4), True, pool=2), "larger than its input of 3x3"),
+        (conv_stage((2, 6, 6), (5, 3, 4, 4), True), "2x6x6 does not go"),
+        (linear_stage((3, 30, 30), 5, True, pool=12), "pooling 12x12: the CPU kernels take at most 11x11"),
+        (linear_stage((30,), 5, True, pool=2), "pooling 2x2: its input, 30, has no such areas"),
+        (linear_stage((3, 4), 5, True), "2 axes"),
+        (current_stage((3, 1, 1), None), "one pixel"),
+        (current_stage((), None), "0 axes"),
+    ],
+)
+def test_what_cannot_be_a_stage_says_why(stage, reason):
+    assert isinstance(stage, Refused)
+    assert reason in stage.reason
 
 
 def test_the_structures_have_the_size_that_the_kernels_expect():
@@ -394,22 +425,24 @@ def test_the_reference_alone_is_no_kernel():
     net = nn.build("20-30-4")
     with dispatch.reference_only(), dispatch.watch() as seen:
         net(spikes(5, 2, 20)).sum().backward()
-    assert not seen
+    assert {path.kernel for path in seen} == {"reference"}
+    assert {path.reason for path in seen} == {"dispatch.reference_only() asks for the reference"}
 
 
 def test_float64_is_the_references():
     with dispatch.watch() as seen:
         ops.lif(random(3, 2, 5).double())
         nn.build("20-30-4").double()(spikes(5, 2, 20).double())
-    assert not seen
+    assert {path.kernel for path in seen} == {"reference"}
+    assert {path.reason for path in seen} == {"float64: the compiled kernels take float32"}
 
 
 def test_layers_are_named_as_in_the_state_dict():
     net = nn.build("28x28-15C5-P2-40C5-P2-30-10")
     with dispatch.watch() as seen:
         net(spikes(6, 4, 1, 28, 28)).sum().backward()
-    names = [path.operator for path in seen if path.step == "forward"]
-    assert names == ["0 conv2d", "3 conv2d", "7 linear", "9 linear"]
+    names = [(path.layer, path.operator) for path in seen if path.step == "forward"]
+    assert names == [("0", "conv2d"), ("3", "conv2d"), ("7", "linear"), ("9", "linear")]
     assert [path.kernel for path in seen if path.step == "forward"] == ["lookup", "events", "events", "events"]
 
 
@@ -421,7 +454,7 @@ def test_what_is_not_float32_is_not_read_as_if_it_were(dtype):
         assert torch.equal(ours(spikes(5, 2, 20).to(dtype)), spikes(5, 2, 20).to(dtype))
         weight, bias = random(4, 20).double(), random(4).double()
         assert ops.linear(Spikes.pack(spikes(5, 2, 20)), weight, bias).dtype == torch.float64
-    assert not seen
+    assert {path.kernel for path in seen} == {"reference"}
 
 
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float64])

@@ -12,6 +12,7 @@ from stbp import ops
 from stbp.ops import Gate, State
 from stbp.ops.neuron import op
 from stbp.ops.neuron.reference import GateName, gates
+from stbp.ops.stage import Neuron
 from stbp.ops.surrogate.curves import Surrogate, slope
 from tests.ops import plain
 
@@ -167,10 +168,15 @@ def test_a_gate_of_four_numbers_replaces_the_named_ones():
     assert torch.equal(outcomes[0][1], outcomes[1][1])
 
 
+def constants(gate: GateName) -> tuple[list[float], str]:
+    """As the registered operators take them."""
+    *numbers, curve = Neuron.of(0.3, 0.5, "sigmoid", 1.0, gate)
+    return numbers, curve
+
+
 def test_without_gradients_nothing_is_kept_for_the_backward_pass():
     x = window(5, 2, 20)
-    arguments = ([0.2, 0.0, -0.2, -0.2], [0.2, 0.0, -0.2, -0.2], 0.5, "rectangle", 1.0)
-    kept = op._lif(x, *ops.zero_state(x), *arguments, False)[2]
+    kept = op._lif(x, *ops.zero_state(x), *constants("linear"), False)[2]
     assert kept.numel() == 0
 
 
@@ -178,17 +184,15 @@ def test_without_gradients_nothing_is_kept_for_the_backward_pass():
 def test_the_operator_passes_torchs_own_checks(gate):
     x = window(4, 2, 5, dtype=torch.float32).requires_grad_()
     u, o = (part.requires_grad_() for part in ops.zero_state(x.detach()))
-    forward, backward = (list(part) for part in gates(gate, 0.3))
-    torch.library.opcheck(op._lif, (x, u, o, forward, backward, 0.5, "sigmoid", 1.0, True))
+    torch.library.opcheck(op._lif, (x, u, o, *constants(gate), True))
 
 
 def test_the_operator_passes_them_on_input_in_another_memory_order():
     x = window(5, 2, 4).permute(2, 1, 0).requires_grad_()
     u = window(5, 2).T.requires_grad_()
-    forward, backward = (list(part) for part in gates("linear", 0.3))
-    torch.library.opcheck(op._lif, (x, u, u.detach() * 0, forward, backward, 0.5, "sigmoid", 1.0, True))
+    torch.library.opcheck(op._lif, (x, u, u.detach() * 0, *constants("linear"), True))
     x, u = x.detach(), u.detach()
-    arguments = (x, u, window(4, 2, 5), u, u * 0, backward, 0.5, "sigmoid", 1.0)
+    arguments = (x, u, window(4, 2, 5), u, u * 0, *constants("linear"))
     torch.library.opcheck(op._lif_backward, arguments, test_utils=("test_schema", "test_faketensor"))
 
 

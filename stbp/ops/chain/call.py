@@ -2,60 +2,61 @@
 
 import ctypes
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stbp.names import Surrogate
 from stbp.ops import dispatch, native
-from stbp.ops.neuron.op import Neuron
+from stbp.ops.neuron.op import NeuronStruct
+from stbp.ops.stage import Neuron, Stage
 
-CURRENT, LINEAR, CONV, LOOKUP = range(4)
+_CURRENT, _LINEAR, _CONV, _LOOKUP = range(4)  # `Kind` in stage.h
 PARTS = 8  # as in window.h
-SURROGATES = get_args(Surrogate)
-_NAMES = ("lif", "linear", "conv2d", "conv2d")
 # What the numbers mean that the kernels report, forward, weight and input.
 PATHS = ("", "events", "dense", "events by sample", "events by input", "lookup", "events by step")
+_OPERATORS = {"current": "lif", "linear": "linear", "conv2d": "conv2d"}
+_LOOKUP_ROWS = 16
+_LOOKUP_BYTES = 48 << 10  # of tables: what stays in the first cache beside the rows of the input
+_LOOKUP_WIDTH = 56  # pixels of a row that fit into one word, padding included
 
-
-class Stage(NamedTuple):
-    """One stage of a chain in numbers, as `chain` takes it: see `Stage` in stage.h."""
-
-    kind: int
-    C: int
-    H: int
-    W: int
-    pool: int
-    M: int
-    k: int
-    pad: int
-    OH: int
-    OW: int
-    fires: int
-    complement: int
-    bias: int
-    surrogate: int
-    layer: int  # of the module in its network, to name what was measured
-
-    @property
-    def outputs(self) -> tuple[int, ...]:
-        without_maps = self.kind == LINEAR or (self.kind == CURRENT and self.OH * self.OW == 1)
-        return (self.M,) if without_maps else (self.M, self.OH, self.OW)
-
-    @property
-    def row(self) -> int:
-        """Potentials of one step of one sample: every position's maps, rounded up to whole units of 16."""
-        return self.OH * self.OW * -(-self.M // 16) * 16
+_NO_NEURON = Neuron(0, 0, 0, 0, 0, 0, 1, 1, "rectangle")  # of a stage that has none
 
 
 class _Stage(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int32) for name in Stage._fields[:12]),
+        *(
+            (name, ctypes.c_int32)
+            for name in ("kind", "C", "H", "W", "pool", "M", "k", "pad", "OH", "OW", "fires", "complement")
+        ),
         *((name, ctypes.c_void_p) for name in ("weight", "bias", "grad_weight", "grad_bias", "bits", "u", "inside")),
-        ("neuron", Neuron),
+        ("neuron", NeuronStruct),
     )
+
+    @classmethod
+    def of(cls, stage: Stage, first: bool) -> "_Stage":
+        """Return the stage in C's layout, without addresses; `first` reads the bits that the call is given."""
+        height, width = stage.side
+        fires = stage.neuron is not None
+        row = cls(
+            kind=_kind(stage, first and fires), C=stage.C, H=stage.H, W=stage.W, pool=stage.pool,
+            M=stage.M, k=stage.k, pad=stage.pad, OH=height, OW=width,
+            fires=fires, complement=fires and stage.kind != "current",
+        )  # fmt: skip
+        row.neuron = NeuronStruct.of(stage.neuron or _NO_NEURON)
+        return row
+
+
+def _kind(stage: Stage, of_bits: bool) -> int:
+    """Return the kernel of a stage; a lookup of whole rows of pixels will do for few maps behind the call's bits."""
+    if stage.kind != "conv2d":
+        return _CURRENT if stage.kind == "current" else _LINEAR
+    rows = stage.C * stage.k
+    tables = rows * 2**stage.k * -(-stage.M // 16) * 64
+    fits = rows <= _LOOKUP_ROWS and tables <= _LOOKUP_BYTES and stage.W + 2 * stage.pad <= _LOOKUP_WIDTH
+    return _LOOKUP if of_bits and stage.pool == 1 and stage.M <= 16 and fits else _CONV
 
 
 class _Window(ctypes.Structure):
@@ -81,15 +82,18 @@ def _sizes(stages: Sequence[Stage], T: Any, B: Any, save: bool) -> list[tuple[An
     others would have taken is asked for, but never touched.
     """
     sizes = []
-    for stage in stages:
-        frames, last, linear = T * B, stage is stages[-1], stage.kind == LINEAR
-        kept = save and stage.fires and stage.kind != LOOKUP
-        window = kept and stage.kind != CURRENT and SURROGATES[stage.surrogate] == "rectangle" and not last
-        units = stage.row // 16
+    for i, stage in enumerate(stages):
+        frames, last, linear = T * B, i == len(stages) - 1, stage.kind == "linear"
+        kind, positions = _kind(stage, i == 0 and stage.neuron is not None), math.prod(stage.side)
+        row = positions * -(-stage.M // 16) * 16  # potentials of a step of a sample: maps in whole units of 16
+        kept = save and stage.neuron is not None and kind != _LOOKUP
+        rectangle = stage.neuron is not None and stage.neuron.surrogate == "rectangle"
+        window = kept and kind != _CURRENT and rectangle and not last
+        units = row // 16
         # a vector more for each stretch: its last one is written whole
-        maps = B * (4 * T * stage.OH * stage.OW * stage.M + 64) if window and not linear else 0
-        others = 4 * frames * stage.row + (64 * PARTS * units if window else 0) if kept and not maps else 0
-        spikes = frames * stage.row // 8
+        maps = B * (4 * T * positions * stage.M + 64) if window and not linear else 0
+        others = 4 * frames * row + (64 * PARTS * units if window else 0) if kept and not maps else 0
+        spikes = frames * row // 8
         inside = units * B * (4 * T + 8) if linear else -(-spikes // 4) * 4  # marks and places, or bits; aligned
         sizes.append((maps, others, inside if window else 0, 0 if last else spikes))
     return sizes
@@ -120,7 +124,7 @@ def _places(stages: Sequence[Stage], names: tuple[str, str, str]) -> tuple[int, 
     places = [_word(_Window, first)]
     for i, stage in enumerate(stages):
         before = ctypes.sizeof(_Window) + i * ctypes.sizeof(_Stage)
-        places += [_word(_Stage, weight, before)] * (stage.kind != CURRENT)
+        places += [_word(_Stage, weight, before)] * (stage.kind != "current")
         places += [_word(_Stage, bias, before)] * stage.bias
     return tuple(places)
 
@@ -140,15 +144,8 @@ def _kept(stages: Sequence[Stage], sizes: Sequence[tuple[int, ...]]) -> tuple[tu
 
 # The arguments are hashed for every call: a microsecond, a tenth of what making the form takes.
 @functools.lru_cache(maxsize=256)
-def _form(
-    stages: tuple[Stage, ...], neurons: tuple[float, ...], T: int, B: int, save: bool, threads: int, skip: bool
-) -> _Form:
-    rows = (_Stage * len(stages))()
-    for i, (row, stage) in enumerate(zip(rows, stages, strict=True)):
-        for name in Stage._fields[:12]:
-            setattr(row, name, getattr(stage, name))
-        part = neurons[8 * i : 8 * i + 8]
-        row.neuron = Neuron.of(part[:2], part[2:6], part[6], SURROGATES[stage.surrogate], part[7])
+def _form(stages: tuple[Stage, ...], T: int, B: int, save: bool, threads: int, skip: bool) -> _Form:
+    rows = (_Stage * len(stages))(*(_Stage.of(stage, i == 0) for i, stage in enumerate(stages)))
     template = bytes(_Window(T=T, B=B, threads=threads, skip=skip)) + bytes(rows)
     density = len(template)
     path = density + 3 * len(stages) * ctypes.sizeof(ctypes.c_double)
@@ -157,7 +154,7 @@ def _form(
     return _Form(
         template,
         ctypes.c_uint64 * (len(template) // 8),
-        _places(stages, ("current" if stages[0].kind == CURRENT else "bits", "weight", "bias")),
+        _places(stages, ("current" if stages[0].kind == "current" else "bits", "weight", "bias")),
         _places(stages, ("grad_current", "grad_weight", "grad_bias")),
         _kept(stages, sizes),
         saved_bytes(stages, T, B, save),
@@ -169,13 +166,9 @@ def _form(
 class Call:
     """The arguments of a kernel; it keeps the tensors alive whose addresses they hold."""
 
-    def __init__(
-        self, x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neurons: Sequence[float], save: bool
-    ):
+    def __init__(self, x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], save: bool):
         self.stages = stages
-        self.form = _form(
-            tuple(stages), tuple(neurons), x.shape[0], x.shape[1], save, torch.get_num_threads(), dispatch.skip()
-        )
+        self.form = _form(tuple(stages), x.shape[0], x.shape[1], save, torch.get_num_threads(), dispatch.skip())
         self.words = self.form.words.from_buffer_copy(self.form.template)
         self.tensors = [tensor.contiguous() for tensor in (x, *parameters)]
         for place, tensor in zip(self.form.inputs, self.tensors, strict=True):
@@ -206,8 +199,8 @@ class Call:
         stages = ctypes.byref(self.words, ctypes.sizeof(_Window))
         native.call(name, self.words, stages, len(self.stages))
 
-    def note(self, steps: dict[int, str], of_network: bool = True) -> None:
-        """Tell the watcher, if there is one, what was taken, and by which layer if this is a network."""
+    def note(self, steps: dict[int, str], layer: str | None = None) -> None:
+        """Tell the watcher, if there is one, what was taken, and by which layers: `layer`, or the stages' own."""
         if not dispatch.watched():
             return
         n = 3 * len(self.stages)
@@ -217,6 +210,6 @@ class Call:
             for column, step in steps.items():
                 kernel = PATHS[taken[3 * i + column]]
                 if kernel:
-                    density = float("nan") if column == 1 else densities[3 * i + min(column, 1)]
-                    name = _NAMES[stage.kind]
-                    dispatch.note(f"{stage.layer} {name}" if of_network else name, step, kernel, density)
+                    density = math.nan if column == 1 else densities[3 * i + min(column, 1)]
+                    name = stage.layer if layer is None else layer
+                    dispatch.note(_OPERATORS[stage.kind], step, kernel, density, name)

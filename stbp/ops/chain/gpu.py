@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from stbp.ops import dispatch
-from stbp.ops.chain.call import CURRENT, LINEAR, SURROGATES, Stage
 from stbp.ops.neuron import gpu as lif
+from stbp.ops.stage import Neuron, Stage
 from stbp.ops.synapse import gpu as synapse
 from stbp.ops.synapse.gpu import Geometry, counts
 
@@ -22,7 +22,7 @@ class _Layer(NamedTuple):
     """A stage, its parameters, and where it keeps what the backward pass asks for."""
 
     stage: Stage
-    neuron: Sequence[float]  # as `stbp.ops.chain.op.chain` takes them
+    neuron: Neuron
     weight: Tensor | None
     bias: Tensor | None
     kept: Tensor | None  # potentials or words of bits
@@ -44,26 +44,31 @@ class _Layer(NamedTuple):
     @property
     def geometry(self) -> Geometry:
         C, height, width = self.stage.C, self.stage.H // self.stage.pool, self.stage.W // self.stage.pool
-        if self.stage.kind == LINEAR:
+        if self.stage.kind == "linear":
             return Geometry(C * height * width, 1, 1, 1, 1, 1, 1, 0)
-        return Geometry.of((C, height, width), self.stage.k, 1, self.stage.pad)
+        return Geometry.of((C, height, width), self.stage.k, self.stage.stride, self.stage.pad)
 
 
-def _bytes(stages: Sequence[Stage], neurons: Sequence[float], T: Any, B: Any, save: bool) -> list[tuple[Any, Any]]:
+def _neuron(stage: Stage) -> Neuron:
+    assert stage.neuron is not None
+    return stage.neuron
+
+
+def _bytes(stages: Sequence[Stage], T: Any, B: Any, save: bool) -> list[tuple[Any, Any]]:
     """Bytes that each stage leaves behind: potentials or words of bits; spikes."""
     sizes = []
     for i, stage in enumerate(stages):
         N = math.prod(stage.outputs)
-        bits = lif.keeps_bits(T, SURROGATES[stage.surrogate], neurons[8 * i + 2 : 8 * i + 6])
+        bits = lif.keeps_bits(T, _neuron(stage))
         kept = (8 * lif.words(T) if bits else 4 * T) * B * N if save else 0
-        spikes = T * B * ((N + 7) // 8) if stage is not stages[-1] else 0
+        spikes = T * B * ((N + 7) // 8) if i < len(stages) - 1 else 0
         sizes.append(tuple((size + _ALIGNED - 1) // _ALIGNED * _ALIGNED for size in (kept, spikes)))
     return sizes
 
 
-def saved_bytes(stages: Sequence[Stage], neurons: Sequence[float], T: Any, B: Any, save: bool) -> Any:
+def saved_bytes(stages: Sequence[Stage], T: Any, B: Any, save: bool) -> Any:
     """Bytes of what is saved; T and B are numbers, symbolic ones under torch.compile."""
-    return sum(itertools.chain.from_iterable(_bytes(stages, neurons, T, B, save)))
+    return sum(itertools.chain.from_iterable(_bytes(stages, T, B, save)))
 
 
 def _layers(
@@ -71,22 +76,21 @@ def _layers(
     saved: Tensor,
     stages: Sequence[Stage],
     parameters: Sequence[Tensor],
-    neurons: Sequence[float],
     save: bool,
 ) -> Iterator[_Layer]:
     T, B = x.shape[:2]
     given, at = iter(parameters), 0
-    for i, (stage, (kept, spikes)) in enumerate(zip(stages, _bytes(stages, neurons, T, B, save), strict=True)):
-        neuron = neurons[8 * i : 8 * i + 8]
-        weight, bias = next(given) if stage.kind != CURRENT else None, next(given) if stage.bias else None
+    for i, (stage, (kept, spikes)) in enumerate(zip(stages, _bytes(stages, T, B, save), strict=True)):
+        neuron = _neuron(stage)
+        weight, bias = next(given) if stage.kind != "current" else None, next(given) if stage.bias else None
         parts = saved[at : at + kept], saved[at + kept : at + kept + spikes]
         at += kept + spikes
         N = math.prod(stage.outputs)
-        words = lif.keeps_bits(T, SURROGATES[stage.surrogate], neuron[2:6])
+        words = lif.keeps_bits(T, neuron)
         shape = (2, lif.words(T), B, N) if words else (T, B, N)
         held = parts[0].view(torch.int32 if words else torch.float32)[: math.prod(shape)].view(shape) if save else None
         row = (N + 7) // 8
-        bits = parts[1][: T * B * row].view(T, B, row) if stage is not stages[-1] else None
+        bits = parts[1][: T * B * row].view(T, B, row) if i < len(stages) - 1 else None
         yield _Layer(stage, neuron, weight, bias, held, bits)
 
 
@@ -101,23 +105,21 @@ def _currents(layer: _Layer, x: Tensor) -> Tensor:
     return synapse.forward(seen, layer.weight, layer.bias, layer.geometry, layer.scale, out)
 
 
-def forward(
-    x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], neurons: Sequence[float], save: bool
-) -> tuple[Tensor, Tensor]:
+def forward(x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], save: bool) -> tuple[Tensor, Tensor]:
     """Output of the last stage, `[T, B, ...]`, and what the backward pass needs."""
     T, B = x.shape[:2]
     out = torch.empty((T, B, *stages[-1].outputs), dtype=torch.float32, device=x.device)
-    saved = torch.empty(saved_bytes(stages, neurons, T, B, save), dtype=torch.uint8, device=x.device)
+    saved = torch.empty(saved_bytes(stages, T, B, save), dtype=torch.uint8, device=x.device)
     if not out.numel():
         return out, saved
-    for layer in _layers(x, saved, stages, parameters, neurons, save):
-        if layer.stage.kind == CURRENT:
+    for layer in _layers(x, saved, stages, parameters, save):
+        if layer.stage.kind == "current":
             current = x.reshape(T, B, layer.outputs)
         else:
             current = _currents(layer, x)
         target = {"o": out} if layer.bits is None else {"bits": layer.bits}
         size, strides = (T, B, layer.outputs), lif.Strides(*current.stride())
-        lif.launch_forward(current, size, strides, (*layer.neuron[:2], *layer.neuron[6:]), layer.kept, **target)
+        lif.launch_forward(current, size, strides, layer.neuron, layer.kept, **target)
         _note(layer.stage, "forward")
         x = out if layer.bits is None else layer.bits
     return out, saved
@@ -129,7 +131,6 @@ def backward(
     saved: Tensor,
     parameters: Sequence[Tensor],
     stages: Sequence[Stage],
-    neurons: Sequence[float],
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of x (where it is a current) and the parameters, each an empty tensor where `needs` says so."""
@@ -138,18 +139,17 @@ def backward(
     if not grad.numel():
         return [g.zero_() for g in grads]
     T, B = x.shape[:2]
-    layers = list(_layers(x, saved, stages, parameters, neurons, True))
+    layers = list(_layers(x, saved, stages, parameters, True))
     place = len(grads)  # of a stage's parameters, from the last one
     behind = (1, 1, 1)
     for i, layer in reversed(list(enumerate(layers))):
         eps = torch.empty((T, B, layer.outputs), dtype=torch.float32, device=grad.device)
         flat = grad.reshape(T, B, -1)
         assert layer.kept is not None
-        curve = SURROGATES[layer.stage.surrogate]
         size, strides = (T, B, layer.outputs), lif.Strides(*flat.stride())
-        lif.launch_backward(flat, size, strides, layer.neuron[2:], curve, layer.kept, eps, pooled=behind)
+        lif.launch_backward(flat, size, strides, layer.neuron, layer.kept, eps, pooled=behind)
         _note(layer.stage, "input")
-        if layer.stage.kind == CURRENT:
+        if layer.stage.kind == "current":
             grads[0] = eps.view(x.shape)
             return grads
         assert layer.weight is not None
@@ -170,5 +170,5 @@ def backward(
 
 
 def _note(stage: Stage, step: str) -> None:
-    name = "lif" if step == "input" or stage.kind == CURRENT else ("linear" if stage.kind == LINEAR else "conv2d")
-    dispatch.note(f"{stage.layer} {name}", step, "triton")
+    name = "lif" if step == "input" or stage.kind == "current" else (stage.kind)
+    dispatch.note(name, step, "triton", layer=stage.layer)

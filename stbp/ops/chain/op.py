@@ -8,25 +8,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stbp.ops import dispatch
-from stbp.ops.chain.call import Call, Stage, saved_bytes
+from stbp.ops.chain.call import Call, saved_bytes
+from stbp.ops.stage import Stage, decode, encode
 
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
-def _stages(layout: Sequence[int]) -> list[Stage]:
-    n = len(Stage._fields)
-    return [Stage._make(layout[i : i + n]) for i in range(0, len(layout), n)]
-
-
-def _run(
-    x: Tensor, parameters: Sequence[Tensor], stages: list[Stage], neurons: Sequence[float], save: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def _run(x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], save: bool) -> tuple[Tensor, Tensor, Tensor]:
     if dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
-        out, saved = gpu.forward(x, parameters, stages, neurons, save)
+        out, saved = gpu.forward(x, parameters, stages, save)
         return out, saved, saved.new_empty(0)
-    call = Call(x, stages, parameters, neurons, save)
+    call = Call(x, stages, parameters, save)
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), **_FLOAT)
     window, rest = (torch.empty(size, dtype=torch.uint8, device="cpu") for size in call.form.saved)
     if out.numel():
@@ -38,20 +32,20 @@ def _run(
 
 @torch.library.custom_op("stbp::chain", mutates_args=())
 def _chain(
-    x: Tensor, parameters: Sequence[Tensor], layout: Sequence[int], neurons: Sequence[float], save: bool
+    x: Tensor, parameters: Sequence[Tensor], layout: Sequence[int], numbers: Sequence[float], save: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output of the last stage, `[T, B, ...]`, and what `stbp::chain_backward` needs, in two parts."""
-    return _run(x, parameters, _stages(layout), neurons, save)
+    return _run(x, parameters, decode(layout, numbers), save)
 
 
 @_chain.register_fake
-def _(x, parameters, layout, neurons, save):
-    stages = _stages(layout)
+def _(x, parameters, layout, numbers, save):
+    stages = decode(layout, numbers)
     sizes = saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
     if dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
-        sizes = gpu.saved_bytes(stages, neurons, x.shape[0], x.shape[1], save), 0
+        sizes = gpu.saved_bytes(stages, x.shape[0], x.shape[1], save), 0
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), dtype=torch.float32, device=x.device)
     window, rest = (torch.empty(size, dtype=torch.uint8, device=x.device) for size in sizes)
     return out, window, rest
@@ -60,19 +54,18 @@ def _(x, parameters, layout, neurons, save):
 def _run_back(
     grad: Tensor,
     saved: Sequence[Tensor],
-    stages: list[Stage],
-    neurons: Sequence[float],
+    stages: Sequence[Stage],
     needs: Sequence[bool],
 ) -> list[Tensor]:
     x, window, rest, *parameters = saved
     if x.is_cuda or dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
-        return gpu.backward(grad, x, window, parameters, stages, neurons, needs)
+        return gpu.backward(grad, x, window, parameters, stages, needs)
     grads = [torch.empty(t.shape if need else 0, **_FLOAT) for t, need in zip((x, *parameters), needs, strict=True)]
     if not grad.numel():
         return [g.zero_() for g in grads]
-    call = Call(x, stages, parameters, neurons, True)
+    call = Call(x, stages, parameters, True)
     call.keep(window, rest)
     call.backward(grad.contiguous(), grads, needs)
     call.note({1: "weight", 2: "input"})
@@ -87,21 +80,21 @@ def _chain_backward(
     rest: Tensor,
     parameters: Sequence[Tensor],
     layout: Sequence[int],
-    neurons: Sequence[float],
+    numbers: Sequence[float],
     needs: Sequence[bool],
 ) -> list[Tensor]:
     """Gradients of x (where it is a current) and the parameters, each an empty tensor where `needs` says so."""
-    return _run_back(grad, [x, window, rest, *parameters], _stages(layout), neurons, needs)
+    return _run_back(grad, [x, window, rest, *parameters], decode(layout, numbers), needs)
 
 
 @_chain_backward.register_fake
-def _(grad, x, window, rest, parameters, layout, neurons, needs):
+def _(grad, x, window, rest, parameters, layout, numbers, needs):
     tensors = zip((x, *parameters), needs, strict=True)
     return [torch.empty(t.shape if need else 0, dtype=torch.float32, device=grad.device) for t, need in tensors]
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, parameters, ctx.layout, ctx.neurons, _ = inputs
+    x, parameters, ctx.layout, ctx.numbers, _ = inputs
     ctx.save_for_backward(x, *output[1:], *parameters)
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
@@ -112,7 +105,7 @@ def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple:
     if grad is None:
         return None, [None] * len(parameters), None, None, None
     needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
-    grads = _chain_backward(grad, x, window, rest, parameters, ctx.layout, ctx.neurons, needs)
+    grads = _chain_backward(grad, x, window, rest, parameters, ctx.layout, ctx.numbers, needs)
     found = [g if need else None for g, need in zip(grads, needs, strict=True)]
     return found[0], found[1:], None, None, None
 
@@ -125,44 +118,37 @@ class _Direct(torch.autograd.Function):
     the optimiser of 784-800-10."""
 
     @staticmethod
-    def forward(ctx, stages, neurons, save, x, *parameters):
-        out, window, rest = _run(x, parameters, stages, neurons, save)
+    def forward(ctx, stages, save, x, *parameters):
+        out, window, rest = _run(x, parameters, stages, save)
         ctx.save_for_backward(x, window, rest, *parameters)
-        ctx.rest = stages, neurons
+        ctx.stages = stages
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needs = ctx.needs_input_grad[3:]
-        stages, neurons = ctx.rest
-        found = _run_back(grads[0], ctx.saved_tensors, stages, neurons, needs)
-        return None, None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
+        needs = ctx.needs_input_grad[2:]
+        found = _run_back(grads[0], ctx.saved_tensors, ctx.stages, needs)
+        return None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
 
 
-def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor], neurons: Sequence[float]) -> Tensor:
-    """A run of stages over a window; its definition is the composition of their operators (reference.py).
+def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> Tensor:
+    """Output of a run of stages over a window; its definition is the composition of their operators (reference.py).
 
     Args:
-        x: packed spikes `[T, B, ceil(N/8)]`, or for a first stage of kind CURRENT its current `[T, B, ...]`.
-        stages: what to run, front to back.
+        x: packed spikes `[T, B, ceil(N/8)]`, or for a first stage of kind `current` its current `[T, B, ...]`.
+        stages: what to run, front to back; each has neurons.
         parameters: weight and bias of every synapse, in order, where it has them.
-        neurons: of every stage: keep0 and keep1 of the forward gate, the four numbers of the backward gate, threshold,
-            width of the surrogate.
 
     Returns:
         spikes of the last stage, `[T, B, ...]`.
     """
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
     if type(x) is Tensor and not dispatch.traced():
-        out = _Direct.apply(list(stages), neurons, save, x, *parameters)
+        out = _Direct.apply(tuple(stages), save, x, *parameters)
         assert isinstance(out, Tensor)
         return out
-    return _chain(x, parameters, [number for stage in stages for number in stage], neurons, save)[0]
-
-
-# The neurons of a stage that has none.
-_NO_NEURON = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    return _chain(x, parameters, *encode(stages), save)[0]
 
 
 def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -170,12 +156,11 @@ def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> 
 
     The kernel behind `stbp::linear` and `stbp::conv2d`, not an operator of its own: it has no autograd.
     """
-    stage = stage._replace(fires=0, complement=0)
-    call = Call(bits, [stage], [weight] if bias is None else [weight, bias], _NO_NEURON, False)
+    call = Call(bits, [stage], [weight] if bias is None else [weight, bias], False)
     out = torch.empty((*bits.shape[:2], *stage.outputs), **_FLOAT)
     if out.numel():
         call.forward(out)
-        call.note({0: "forward"}, of_network=False)
+        call.note({0: "forward"}, dispatch.current_layer())
     return out
 
 
@@ -183,14 +168,14 @@ def synapse_backward(
     grad: Tensor, bits: Tensor, stage: Stage, weight: Tensor, needs: Sequence[bool]
 ) -> tuple[Tensor, Tensor]:
     """Gradients of weight and bias of `synapse`, each an empty tensor where `needs` says so."""
-    stage = stage._replace(fires=0, complement=0, bias=1)
+    stage = stage._replace(bias=True)
     grads = [
         torch.empty(shape if need else 0, **_FLOAT)
         for shape, need in zip((weight.shape, weight.shape[:1]), needs, strict=True)
     ]
     if not grad.numel():
         return grads[0].zero_(), grads[1].zero_()
-    call = Call(bits, [stage], [weight, grads[1]], _NO_NEURON, True)  # what a bias holds is not read on the way back
+    call = Call(bits, [stage], [weight, grads[1]], True)  # what a bias holds is not read on the way back
     call.backward(grad.contiguous(), [bits, *grads], [False, *needs])
-    call.note({1: "weight"}, of_network=False)
+    call.note({1: "weight"}, dispatch.current_layer())
     return grads[0], grads[1]

@@ -5,18 +5,15 @@ numbers are multiples of 16 are compiled in. It is the reference's arithmetic in
 are stored in.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from stbp.names import Surrogate
 from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, packed, slope
-
-CURVES = get_args(Surrogate)
+from stbp.ops.stage import CURVES, Neuron
 
 
 @triton.jit(do_not_specialize=["T", "B"])
@@ -149,10 +146,10 @@ class Strides(NamedTuple):
     element: int
 
 
-def keeps_bits(T: int, surrogate: str, backward_gate: Sequence[float]) -> bool:
+def keeps_bits(T: int, neuron: Neuron) -> bool:
     """Whether the neurons keep two bits for each step, not potentials, for the backward pass: with the rectangle and a
     reset that is not differentiated, for then no potential is asked for."""
-    return surrogate == "rectangle" and not any(backward_gate[2:]) and 2 * words(T) < T
+    return neuron.surrogate == "rectangle" and not (neuron.slope0 or neuron.slope1) and 2 * words(T) < T
 
 
 def words(T: int) -> int:
@@ -177,7 +174,7 @@ def launch_forward(
     x: Tensor,
     size: tuple[int, int, int],
     strides: Strides,
-    neuron: Sequence[float],
+    neuron: Neuron,
     saved: Tensor | None,
     *,
     o: Tensor | None = None,
@@ -189,7 +186,6 @@ def launch_forward(
 
     Args:
         size: T, B, N; behind strides, `x` is `[T, B, N]`.
-        neuron: keep0, keep1, threshold, width.
         saved: gets potentials, float32 `[T, B, N]`, which may be `x`, or bits, int32 `[2, words, B, N]`.
     """
     T, B, N = size
@@ -199,7 +195,8 @@ def launch_forward(
     with on(x):
         _forward[grid](
             x, *(state or (x, x)), x if o is None else o, x if bits is None else bits, us, first, second,
-            x if u_last is None else u_last, T, B, N, *strides, *neuron,
+            x if u_last is None else u_last, T, B, N, *strides,
+            neuron.keep0, neuron.keep1, neuron.threshold, neuron.width,
             KEEP=keep, PACK=bits is not None, STATE=state is not None, BLOCK=block, **ROUNDED_TWICE,
         )  # fmt: skip
 
@@ -208,8 +205,7 @@ def launch_backward(
     grad_o: Tensor,
     size: tuple[int, int, int],
     strides: Strides,
-    neuron: Sequence[float],
-    surrogate: str,
+    neuron: Neuron,
     saved: Tensor,
     grad_x: Tensor,
     *,
@@ -220,7 +216,6 @@ def launch_backward(
     """The gradient of `launch_forward`, into `grad_x` `[T, B, N]`.
 
     Args:
-        neuron: keep0, keep1, slope0, slope1 of the backward gate, threshold, width.
         pooled: k, H, W: `grad_o` is of maps of H x W after average pooling of k x k.
         state: grad_u, u, o: of the last potential, and the state that the forward pass was given.
     """
@@ -232,8 +227,8 @@ def launch_backward(
         _backward[grid](
             grad_o, state[0] if state else saved, saved, first, second,
             *(state[1:] if state else (saved, saved)), grad_x, *(state_grads or (saved, saved)),
-            T, B, N, *strides, H, W, H // k, W // k, *neuron,
-            KEEP=keep, STATE=state is not None, SURROGATE=CURVES.index(surrogate),
+            T, B, N, *strides, H, W, H // k, W // k, *neuron[2:-1],
+            KEEP=keep, STATE=state is not None, SURROGATE=CURVES.index(neuron.surrogate),
             POOL=k, BLOCK=block, **ROUNDED_TWICE,
         )  # fmt: skip
 
@@ -244,11 +239,11 @@ def _flat(x: Tensor) -> tuple[Tensor, Strides]:
     return x, Strides(x.stride(0), 0, x.stride(1))
 
 
-def saved_like(x: Tensor, surrogate: str, backward_gate: Sequence[float], save: bool) -> Tensor:
+def saved_like(x: Tensor, neuron: Neuron, save: bool) -> Tensor:
     """What `lif` keeps for its backward pass, not yet written."""
     if not save:
         return x.new_empty(0)
-    if keeps_bits(len(x), surrogate, backward_gate):
+    if keeps_bits(len(x), neuron):
         return x.new_empty((2, words(len(x)), *x.shape[1:]), dtype=torch.int32)
     return x.new_empty(x.shape, dtype=torch.float32)
 
@@ -257,20 +252,16 @@ def lif(
     x: Tensor,
     u: Tensor,
     o: Tensor,
-    forward_gate: Sequence[float],
-    backward_gate: Sequence[float],
-    threshold: float,
-    surrogate: str,
-    width: float,
+    neuron: Neuron,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `stbp::lif`: spikes, last potential and, with `save`, what `lif_backward` needs."""
     out = x.new_empty(x.shape)
     u_last = x.new_empty(u.shape)
-    saved = saved_like(x, surrogate, backward_gate, save)
+    saved = saved_like(x, neuron, save)
     flat, strides = _flat(x)
     if flat.shape[1]:
-        size, neuron = (len(x), 1, flat.shape[1]), (*forward_gate[:2], threshold, width)
+        size = len(x), 1, flat.shape[1]
         state = u.contiguous(), o.contiguous()
         launch_forward(flat, size, strides, neuron, saved if save else None, o=out, state=state, u_last=u_last)
     return out, u_last, saved
@@ -282,16 +273,13 @@ def lif_backward(
     saved: Tensor,
     u: Tensor,
     o: Tensor,
-    gate: Sequence[float],
-    threshold: float,
-    surrogate: str,
-    width: float,
+    neuron: Neuron,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `stbp::lif_backward`: gradients of the currents and of the state."""
     grads = grad_o.new_empty(grad_o.shape), u.new_empty(u.shape), o.new_empty(o.shape)
     flat, strides = _flat(grad_o)
     if flat.shape[1]:
-        size, neuron = (len(grad_o), 1, flat.shape[1]), (*gate, threshold, width)
+        size = len(grad_o), 1, flat.shape[1]
         state = grad_u.contiguous(), u.contiguous(), o.contiguous()
-        launch_backward(flat, size, strides, neuron, surrogate, saved, grads[0], state=state, state_grads=grads[1:])
+        launch_backward(flat, size, strides, neuron, saved, grads[0], state=state, state_grads=grads[1:])
     return grads

@@ -11,7 +11,8 @@ from torch import Tensor
 from stbp.names import GateName, Surrogate
 from stbp.ops import dispatch, native
 from stbp.ops.neuron import reference
-from stbp.ops.neuron.reference import Gate, gates
+from stbp.ops.neuron.reference import Gate
+from stbp.ops.stage import CURVES, Neuron
 from stbp.ops.surrogate import curves as surrogates
 
 
@@ -27,22 +28,14 @@ def zero_state(x: Float[Tensor, "T B *N"]) -> State:
     return State(x.new_zeros(x.shape[1:]), x.new_zeros(x.shape[1:]))
 
 
-class Neuron(ctypes.Structure):
-    """A neuron's constants as the compiled kernels take them: `Neuron` in neuron.h."""
+class NeuronStruct(ctypes.Structure):
+    """A neuron's constants as the compiled kernels take them: `Neuron` in lif.h."""
 
-    _fields_ = (
-        *((name, ctypes.c_float) for name in ("keep0", "keep1", "back0", "back1", "slope0", "slope1")),
-        ("threshold", ctypes.c_float),
-        ("width", ctypes.c_float),
-        ("surrogate", ctypes.c_int32),
-    )
+    _fields_ = (*((name, ctypes.c_float) for name in Neuron._fields[:-1]), ("surrogate", ctypes.c_int32))
 
     @classmethod
-    def of(
-        cls, forward: Sequence[float], backward: Sequence[float], threshold: float, surrogate: str, width: float
-    ) -> "Neuron":
-        """From the gates of the forward and the backward pass and the other arguments of `stbp::lif`."""
-        return cls(*forward[:2], *backward, threshold, width, get_args(Surrogate).index(surrogate))
+    def of(cls, neuron: Neuron) -> "NeuronStruct":
+        return cls(*neuron[:-1], CURVES.index(neuron.surrogate))
 
 
 @torch.library.custom_op("stbp::lif", mutates_args=())
@@ -50,45 +43,48 @@ def _lif(
     x: Tensor,
     u: Tensor,
     o: Tensor,
-    forward_gate: Sequence[float],
-    backward_gate: Sequence[float],
-    threshold: float,
+    constants: Sequence[float],
     surrogate: str,
-    width: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: the potentials of all steps."""
-    if dispatch.compiled(x, u, o):
-        return _compiled(x, u, o, Neuron.of(forward_gate, backward_gate, threshold, surrogate, width), save)
+    """Spikes, last potential and, with `save`, what `stbp::lif_backward` needs: the potentials of all steps.
+
+    `constants` are those of a `Neuron` in its order, without the surrogate.
+    """
+    neuron = Neuron._make((*constants, surrogate))
+    why = dispatch.why_not(x, u, o)
+    if not why:
+        return _compiled(x, u, o, neuron, save)
     if dispatch.triton(x, u, o):
         from stbp.ops.neuron import gpu
 
         dispatch.note("lif", "forward", "triton")
-        return gpu.lif(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save)
-    us, os = reference.lif(x, u, o, Gate(*forward_gate), threshold)
+        return gpu.lif(x, u, o, neuron, save)
+    dispatch.note("lif", "forward", "reference", reason=why)
+    us, os = reference.lif(x, u, o, neuron.forward_gate, neuron.threshold)
     return os, us[-1].clone(), us if save else x.new_empty(0)
 
 
-def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: "Neuron", save: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: Neuron, save: bool) -> tuple[Tensor, Tensor, Tensor]:
     x, u, o = x.contiguous(), u.contiguous(), o.contiguous()
     os, u_last, us = torch.empty_like(x), torch.empty_like(u), torch.empty_like(x) if save else x.new_empty(0)
     places = [ctypes.c_void_p(t.data_ptr()) for t in (os, us, u_last)]
     if not save:
         places[1] = ctypes.c_void_p()
     given = [ctypes.c_void_p(t.data_ptr()) for t in (x, u, o)]
-    size = (ctypes.byref(neuron), len(x), ctypes.c_int64(u.numel()))
+    size = (ctypes.byref(NeuronStruct.of(neuron)), len(x), ctypes.c_int64(u.numel()))
     native.call("stbp_lif_forward", *given, *size, *places, torch.get_num_threads())
     dispatch.note("lif", "forward", "window")
     return os, u_last, us
 
 
 @_lif.register_fake
-def _(x, u, o, forward_gate, backward_gate, threshold, surrogate, width, save):
+def _(x, u, o, constants, surrogate, save):
     saved = x.new_empty(x.shape if save else 0)
     if dispatch.triton(x, u, o):
         from stbp.ops.neuron import gpu
 
-        saved = gpu.saved_like(x, surrogate, backward_gate, save)
+        saved = gpu.saved_like(x, Neuron._make((*constants, surrogate)), save)
     return x.new_empty(x.shape), u.new_empty(u.shape), saved
 
 
@@ -99,49 +95,50 @@ def _lif_backward(
     saved: Tensor,
     u: Tensor,
     o: Tensor,
-    gate: Sequence[float],
-    threshold: float,
+    constants: Sequence[float],
     surrogate: str,
-    width: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if dispatch.compiled(grad_o, saved):
-        neuron = Neuron.of(gate[:2], gate, threshold, surrogate, width)
+    neuron = Neuron._make((*constants, surrogate))
+    why = dispatch.why_not(grad_o, saved)
+    if not why:
         return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
     if dispatch.triton(grad_o, grad_u) or saved.dtype == torch.int32:  # bits: what the GPU's forward pass kept
         from stbp.ops.neuron import gpu
 
         dispatch.note("lif", "input", "triton")
-        return gpu.lif_backward(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width)
-    return reference.lif_backward(grad_o, grad_u, saved, u, o, Gate(*gate), threshold, surrogate, width)
+        return gpu.lif_backward(grad_o, grad_u, saved, u, o, neuron)
+    dispatch.note("lif", "input", "reference", reason=why)
+    *_, threshold, width, _ = neuron
+    return reference.lif_backward(grad_o, grad_u, saved, u, o, neuron.backward_gate, threshold, surrogate, width)
 
 
 def _compiled_backward(
-    grad_o: Tensor, grad_u: Tensor, us: Tensor, u: Tensor, o: Tensor, neuron: "Neuron"
+    grad_o: Tensor, grad_u: Tensor, us: Tensor, u: Tensor, o: Tensor, neuron: Neuron
 ) -> tuple[Tensor, Tensor, Tensor]:
     given = [t.contiguous() for t in (grad_o, grad_u, us, u, o)]
     grads = torch.empty_like(given[2]), torch.empty_like(given[3]), torch.empty_like(given[4])
     places = [ctypes.c_void_p(t.data_ptr()) for t in (*given, *grads)]
-    size = (ctypes.byref(neuron), len(us), ctypes.c_int64(u.numel()))
+    size = (ctypes.byref(NeuronStruct.of(neuron)), len(us), ctypes.c_int64(u.numel()))
     native.call("stbp_lif_backward", *places[:5], *size, *places[5:], torch.get_num_threads())
     dispatch.note("lif", "input", "window")
     return grads
 
 
 @_lif_backward.register_fake
-def _(grad_o, grad_u, saved, u, o, gate, threshold, surrogate, width):
+def _(grad_o, grad_u, saved, u, o, constants, surrogate):
     return grad_o.new_empty(grad_o.shape), u.new_empty(u.shape), o.new_empty(o.shape)
 
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
-    _, u, o, _, backward_gate, threshold, surrogate, width, _ = inputs
+    _, u, o, *ctx.neuron, _ = inputs
     ctx.save_for_backward(output[2], u, o)
     ctx.mark_non_differentiable(output[2])
-    ctx.rest = (backward_gate, threshold, surrogate, width)
+    ctx.layer = dispatch.current_layer()
 
 
 def _backward(ctx: Any, grad_o: Tensor, grad_u: Tensor, _: Tensor) -> tuple:
-    grads = _lif_backward(grad_o, grad_u, *ctx.saved_tensors, *ctx.rest)
-    return (*grads, None, None, None, None, None, None)
+    with dispatch.layer(ctx.layer):
+        return *_lif_backward(grad_o, grad_u, *ctx.saved_tensors, *ctx.neuron), None, None, None
 
 
 _lif.register_autograd(_backward, setup_context=_setup)
@@ -206,9 +203,9 @@ def lif(
             raise ValueError(
                 f"state.{part} must be {x.dtype} {list(x.shape[1:])}, as x is; got {value.dtype} {list(value.shape)}"
             )
-    forward, backward = (gate, gate) if isinstance(gate, Gate) else gates(gate, decay)
+    *constants, curve = Neuron.of(decay, threshold, surrogate, width, gate)
     save = torch.is_grad_enabled() and (x.requires_grad or start.u.requires_grad or start.o.requires_grad)
-    o, u_last, _ = _lif(x, start.u, start.o, forward, backward, threshold, surrogate, width, save)
+    o, u_last, _ = _lif(x, start.u, start.o, constants, curve, save)
     return o if state is None else (o, State(u_last, o[-1]))
 
 

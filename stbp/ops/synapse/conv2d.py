@@ -1,6 +1,7 @@
 """`conv2d`: argument checks, registration with torch's dispatcher, autograd; for dense input and for packed spikes."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -8,10 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stbp.ops import dispatch
-from stbp.ops.chain.call import Stage
 from stbp.ops.chain.op import synapse, synapse_backward
-from stbp.ops.chain.stages import conv_stage
 from stbp.ops.spikes import Spikes, unpack_bits
+from stbp.ops.stage import Refused, Stage, conv_stage
 from stbp.ops.synapse import conv2d_reference
 
 
@@ -19,8 +19,18 @@ def _unpack(bits: Tensor, shape: list[int], dtype: torch.dtype) -> Tensor:
     return unpack_bits(bits, math.prod(shape), dtype).unflatten(-1, shape)
 
 
-def _stage(shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Stage | None:
+def _stage(shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Stage | Refused:
     return conv_stage(shape, weight.shape, bias is not None, stride, padding)
+
+
+def _note(step: str, stage: Stage | Refused, *tensors: Tensor | None, others: Sequence[Tensor] = ()) -> None:
+    """Note why no kernel runs: none serves the tensors or the shape, or a dense input holds more than spikes."""
+    if dispatch.triton(*tensors, *others):
+        why = ""
+    else:
+        why = dispatch.why_not(*tensors, others=others) or (stage.reason if isinstance(stage, Refused) else "")
+    reason = why or "a dense input that holds more than 0 and 1"
+    dispatch.note("conv2d", step, "reference" if why else "torch", reason=reason)
 
 
 def _square(weight: Tensor) -> bool:
@@ -31,9 +41,10 @@ def _square(weight: Tensor) -> bool:
 @torch.library.custom_op("stbp::conv2d", mutates_args=())
 def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:
     stage = _stage(list(x.shape[2:]), weight, bias, stride, padding)
-    spikes = Spikes.packed(x) if stage and dispatch.compiled(x, weight, bias) else None
-    if stage and spikes:
+    spikes = Spikes.packed(x) if isinstance(stage, Stage) and dispatch.compiled(x, weight, bias) else None
+    if isinstance(stage, Stage) and spikes:
         return synapse(spikes.bits, stage, weight, bias)
+    _note("forward", stage, x, weight, bias)
     return conv2d_reference.conv2d(x, weight, bias, stride, padding)
 
 
@@ -42,10 +53,11 @@ def _conv2d_backward(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     stage = _stage(list(x.shape[2:]), weight, None, stride, padding)
-    spikes = Spikes.packed(x) if stage and dispatch.compiled(x, weight, grad) else None
-    if stage and spikes:
+    spikes = Spikes.packed(x) if isinstance(stage, Stage) and dispatch.compiled(x, weight, grad) else None
+    if isinstance(stage, Stage) and spikes:
         grad_x = conv2d_reference.conv2d_backward(grad, x, weight, stride, padding, [needs[0], False, False])[0]
         return grad_x, *synapse_backward(grad, spikes.bits, stage, weight, needs[1:])
+    _note("weight", stage, x, weight, grad)
     return conv2d_reference.conv2d_backward(grad, x, weight, stride, padding, needs)
 
 
@@ -54,13 +66,14 @@ def _conv2d_spikes(
     bits: Tensor, shape: list[int], weight: Tensor, bias: Tensor | None, stride: int, padding: int
 ) -> Tensor:
     stage = _stage(shape, weight, bias, stride, padding)
-    if stage and dispatch.compiled(weight, bias, others=(bits,)):
+    if isinstance(stage, Stage) and dispatch.compiled(weight, bias, others=(bits,)):
         return synapse(bits, stage, weight, bias)
     if dispatch.triton(bits, weight, bias) and _square(weight):
         from stbp.ops.synapse import gpu
 
         dispatch.note("conv2d", "forward", "triton")
         return gpu.spikes_forward(bits, (shape[0], shape[1], shape[2]), weight, bias, stride, padding)
+    _note("forward", stage, weight, bias, others=(bits,))
     return conv2d_reference.conv2d(_unpack(bits, shape, weight.dtype), weight, bias, stride, padding)
 
 
@@ -69,13 +82,14 @@ def _conv2d_spikes_backward(
     grad: Tensor, bits: Tensor, shape: list[int], weight: Tensor, stride: int, padding: int, needs: list[bool]
 ) -> tuple[Tensor, Tensor]:
     stage = _stage(shape, weight, None, stride, padding)
-    if stage and dispatch.compiled(weight, grad, others=(bits,)):
+    if isinstance(stage, Stage) and dispatch.compiled(weight, grad, others=(bits,)):
         return synapse_backward(grad, bits, stage, weight, needs)
     if dispatch.triton(bits, weight, grad) and _square(weight):
         from stbp.ops.synapse import gpu
 
         dispatch.note("conv2d", "weight", "triton")
         return gpu.spikes_backward(grad, bits, (shape[0], shape[1], shape[2]), weight, stride, padding, needs)
+    _note("weight", stage, weight, grad, others=(bits,))
     o = _unpack(bits, shape, weight.dtype)
     return conv2d_reference.conv2d_backward(grad, o, weight, stride, padding, [False, *needs])[1:]
 
@@ -105,23 +119,27 @@ def _(grad, bits, shape, weight, stride, padding, needs):
 def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, weight, _, ctx.stride, ctx.padding = inputs
     ctx.save_for_backward(x, weight)
+    ctx.layer = dispatch.current_layer()
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     needs = list(ctx.needs_input_grad[:3])
-    grads = _conv2d_backward(grad, *ctx.saved_tensors, ctx.stride, ctx.padding, needs)
+    with dispatch.layer(ctx.layer):
+        grads = _conv2d_backward(grad, *ctx.saved_tensors, ctx.stride, ctx.padding, needs)
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None
 
 
 def _spikes_setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     bits, ctx.shape, weight, _, ctx.stride, ctx.padding = inputs
     ctx.save_for_backward(bits, weight)
+    ctx.layer = dispatch.current_layer()
 
 
 def _spikes_backward(ctx: Any, grad: Tensor) -> tuple:
     bits, weight = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[2:4])
-    grads = _conv2d_spikes_backward(grad, bits, ctx.shape, weight, ctx.stride, ctx.padding, needs)
+    with dispatch.layer(ctx.layer):
+        grads = _conv2d_spikes_backward(grad, bits, ctx.shape, weight, ctx.stride, ctx.padding, needs)
     return None, None, *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None
 
 

@@ -7,15 +7,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stbp.ops import dispatch
-from stbp.ops.chain.call import Stage
 from stbp.ops.chain.op import synapse, synapse_backward
-from stbp.ops.chain.stages import linear_stage
 from stbp.ops.spikes import Spikes, unpack_bits
+from stbp.ops.stage import Stage, linear_stage
 from stbp.ops.synapse import linear_reference
 
 
 def _stage(weight: Tensor, bias: Tensor | None) -> Stage:
-    return linear_stage(weight.shape[1:], len(weight), bias is not None)
+    stage = linear_stage(weight.shape[1:], len(weight), bias is not None)
+    assert isinstance(stage, Stage)
+    return stage
 
 
 def _bits(x: Tensor, *others: Tensor | None) -> Tensor | None:
@@ -26,11 +27,19 @@ def _bits(x: Tensor, *others: Tensor | None) -> Tensor | None:
     return None if spikes is None else spikes.bits
 
 
+def note_dense(operator: str, step: str, *tensors: Tensor | None) -> None:
+    """Note why a dense input takes torch's product: no kernels, or values that are no spikes, which suit it well."""
+    why = "" if dispatch.triton(*tensors) else dispatch.why_not(*tensors)
+    reason = why or "a dense input that holds more than 0 and 1"
+    dispatch.note(operator, step, "reference" if why else "torch", reason=reason)
+
+
 @torch.library.custom_op("stbp::linear", mutates_args=())
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     bits = _bits(x, weight, bias)
     if bits is not None:
         return synapse(bits, _stage(weight, bias), weight, bias)
+    note_dense("linear", "forward", x, weight, bias)
     return linear_reference.linear(x, weight, bias)
 
 
@@ -40,6 +49,7 @@ def _linear_backward(grad: Tensor, x: Tensor, weight: Tensor, needs: list[bool])
     if bits is not None:
         grad_x = linear_reference.linear_backward(grad, x, weight, [needs[0], False, False])[0]
         return grad_x, *synapse_backward(grad, bits, _stage(weight, None), weight, needs[1:])
+    note_dense("linear", "weight", x, weight, grad)
     return linear_reference.linear_backward(grad, x, weight, needs)
 
 
@@ -52,6 +62,7 @@ def _linear_spikes(bits: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
         dispatch.note("linear", "forward", "triton")
         return gpu.spikes_forward(bits, (weight.shape[1], 1, 1), weight[..., None, None], bias, 1, 0)[..., 0, 0]
+    dispatch.note("linear", "forward", "reference", reason=dispatch.why_not(weight, bias, others=(bits,)))
     return linear_reference.linear(unpack_bits(bits, weight.shape[1], weight.dtype), weight, bias)
 
 
@@ -66,6 +77,7 @@ def _linear_spikes_backward(grad: Tensor, bits: Tensor, weight: Tensor, needs: l
         eps, maps, size = grad[..., None, None], weight[..., None, None], (weight.shape[1], 1, 1)
         found, bias = gpu.spikes_backward(eps, bits, size, maps, 1, 0, needs)
         return found.view(weight.shape) if needs[0] else found, bias
+    dispatch.note("linear", "weight", "reference", reason=dispatch.why_not(weight, grad, others=(bits,)))
     o = unpack_bits(bits, weight.shape[1], weight.dtype)
     return linear_reference.linear_backward(grad, o, weight, [False, *needs])[1:]
 
@@ -91,17 +103,20 @@ def _(grad, bits, weight, needs):
 def _setup(ctx: Any, inputs: tuple, output: Tensor) -> None:
     x, weight, _ = inputs
     ctx.save_for_backward(x, weight)
+    ctx.layer = dispatch.current_layer()
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple:
     needs = list(ctx.needs_input_grad)
-    grads = _linear_backward(grad, *ctx.saved_tensors, needs)
+    with dispatch.layer(ctx.layer):
+        grads = _linear_backward(grad, *ctx.saved_tensors, needs)
     return tuple(g if need else None for g, need in zip(grads, needs, strict=True))
 
 
 def _spikes_backward(ctx: Any, grad: Tensor) -> tuple:
     needs = list(ctx.needs_input_grad[1:])
-    grads = _linear_spikes_backward(grad, *ctx.saved_tensors, needs)
+    with dispatch.layer(ctx.layer):
+        grads = _linear_spikes_backward(grad, *ctx.saved_tensors, needs)
     return None, *(g if need else None for g, need in zip(grads, needs, strict=True))
 
 
