@@ -372,13 +372,6 @@ def test_what_cannot_be_a_stage_says_why(stage, reason):
     assert reason in stage.reason
 
 
-def test_the_structures_have_the_size_that_the_kernels_expect():
-    import ctypes
-
-    assert native.call("stbp_size_of_stage") == ctypes.sizeof(call._Stage)
-    assert native.call("stbp_size_of_window") == ctypes.sizeof(call._Window)
-
-
 # --- encoder and packing -------------------------------------------------------------------------------------------
 
 

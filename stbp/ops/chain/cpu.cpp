@@ -1,14 +1,8 @@
 // Forward and backward pass of a chain of stages over a whole window: the two functions that call.py calls.
-#include "stbp/ops/synapse/conv_back.h"
 #include "stbp/ops/native/api.h"
+#include "stbp/ops/synapse/conv_back.h"
 
 using namespace stbp;
-
-namespace {
-
-bool has_maps(const Stage& s) { return s.kind == CONV || s.kind == LOOKUP || s.kind == CURRENT; }
-
-}  // namespace
 
 // Bytes of the structures that call.py mirrors.
 STBP_API int stbp_size_of_stage() { return sizeof(Stage); }
@@ -21,11 +15,12 @@ STBP_API void stbp_chain_forward(const Window* window, const Stage* stages, int 
         const Stage* before = i ? &stages[i - 1] : nullptr;
         bool last = i == n - 1;
         switch (s.kind) {
-            case CURRENT: current_forward(w, s, last); break;
-            case LINEAR: linear_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); break;
-            case CONV: conv_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); break;
-            default: lookup_forward(w, s, last, w.path + 3 * i, w.density + 3 * i);
+            case Kind::CURRENT: current_forward(w, s, last); continue;
+            case Kind::LINEAR: linear_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); continue;
+            case Kind::CONV: conv_forward(w, s, before, last, w.path + 3 * i, w.density + 3 * i); continue;
+            case Kind::LOOKUP: lookup_forward(w, s, last, w.path + 3 * i, w.density + 3 * i); continue;
         }
+        unknown("a stage of kind", (long long)s.kind);
     }
 }
 
@@ -33,7 +28,7 @@ STBP_API void stbp_chain_backward(const Window* window, const Stage* stages, int
     Sent sent;
     Upper up;
     int i = n - 1;
-    for (; i >= 0 && !has_maps(stages[i]); i--) {
+    for (; i >= 0 && stages[i].kind == Kind::LINEAR; i--) {
         Sent own;
         const Stage* before = i ? &stages[i - 1] : nullptr;
         linear_back(*window, stages[i], before, up, before ? &own : nullptr, window->path + 3 * i,

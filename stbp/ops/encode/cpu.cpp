@@ -53,7 +53,7 @@ STBP_API void stbp_bernoulli(const void* image, int bytes_per_pixel, int64_t B, 
     {
         stbp::StepMap map(T, row * 8);
         std::vector<Pixel> pixels;
-#pragma omp for schedule(dynamic, 4)
+#pragma omp for schedule(dynamic, stbp::tuning::SAMPLES_AT_A_TIME)
         for (int64_t b = 0; b < B; b++) {
             map.bits.zero();
             pixels.clear();

@@ -1,11 +1,11 @@
 // Counter-based random numbers: Philox 4x32 with 10 rounds, see reference.py.
 #pragma once
 
-#include "stbp/ops/native/vec.h"
+#include "stbp/ops/native/tuning.h"
 
 namespace stbp {
 
-constexpr int SIDE = 16;    // counters worked on side by side
+constexpr int SIDE = tuning::COUNTERS;
 
 typedef uint64_t vq __attribute__((vector_size(LANES * 4)));
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "stbp/ops/native/buffer.h"
+#include "stbp/ops/native/tuning.h"
 
 namespace stbp {
 
@@ -24,7 +25,7 @@ inline uint64_t word(const uint8_t* p, size_t bytes) {
 
 // Fetches the bytes behind a row: of a network's input they are the next sample's.
 inline void prefetch_behind(const uint8_t* row, size_t bytes) {
-    for (size_t j = 0; j < bytes; j += 64) __builtin_prefetch(row + bytes + j);
+    for (size_t j = 0; j < bytes; j += tuning::LINE) __builtin_prefetch(row + bytes + j);
 }
 
 inline size_t ones(const uint8_t* p, size_t bytes) {

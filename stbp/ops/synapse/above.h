@@ -35,7 +35,7 @@ inline Above from_linear(const Window& w, const Stage& up, const Sent& sent, int
     for (int i = 0; i < tiles.count; i++) {
         const float* from = rows + (size_t)i * tiles.per_tile * UNIT * up.M;
         with_units(tiles[i].units, [&](auto units) {
-            input_gradient<std::min<int>(units, MAX_UNITS)>(w, up, sent, b, from, tile.data());
+            input_gradient<units>(w, up, sent, b, from, tile.data());
         });
         for (int t = 0; t < w.T; t++)
             std::memcpy(own.data() + t * step + tiles[i].first, tile.data() + t * tiles[i].width(),

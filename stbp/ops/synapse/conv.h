@@ -131,7 +131,7 @@ inline void conv_start(const Stage& s, const Events& e, const float* packed, flo
     Tiles tiles(s.M, conv_rows(s));
     for (int i = 0; i < tiles.count; i++)
         with_units(tiles[i].units, [&](auto units) {
-            constexpr int U = std::min<int>(units, MAX_UNITS);
+            constexpr int U = units;
             float* at = start + tiles[i].first;
             conv_step<U, true>(s, strips, packed + conv_rows(s) * tiles[i].first, at, [&](int p, const Sum<U>& sum) {
                 for (int v = 0; v < U * PER_UNIT; v++) store(at + p * s.Mp() + v * LANES, sum.v[v]);
@@ -180,7 +180,7 @@ inline void conv_forward(const Window& w, const Stage& s, const Stage* before, b
                 strips.fill(s, e, t);
                 for (int i = 0; i < tiles.count; i++)
                     with_units(tiles[i].units, [&](auto units) {
-                        constexpr int U = std::min<int>(units, MAX_UNITS);
+                        constexpr int U = units;
                         const float* rows = packed.data() + conv_rows(s) * tiles[i].first;
                         const float* from = start.data() + tiles[i].first;
                         auto sink = [&](int p, const Sum<U>& sum) { fire_at<U>(w, s, maps, p, t, tiles[i], sum.v); };

@@ -7,12 +7,6 @@
 
 namespace stbp {
 
-constexpr int GROUPS = 50;    // of samples
-constexpr size_t GRADIENT_BYTES = 48 << 10;
-
-// Rows of the kernel that are taken together in the gradient of the input, as registers allow.
-constexpr int TOGETHER = LANES == 16 ? 2 : 1;
-
 // W for the gradient of the input: [unit of 16 input maps][rows of the kernel][output map][row][dx][16].
 inline Buffer<float> pack_conv_back(const Stage& s) {
     size_t units = round_up(s.C, UNIT) / UNIT, area = (size_t)s.k * s.k;
@@ -21,7 +15,7 @@ inline Buffer<float> pack_conv_back(const Stage& s) {
     for (int n = 0; n < s.M; n++)
         for (int c = 0; c < s.C; c++)
             for (int dy = 0; dy < s.k; dy++) {
-                int first = dy / TOGETHER * TOGETHER, rows = std::min(TOGETHER, s.k - first);
+                int first = dy / tuning::KERNEL_ROWS * tuning::KERNEL_ROWS, rows = std::min(tuning::KERNEL_ROWS, s.k - first);
                 size_t group = (c / UNIT * area + (size_t)first * s.k) * s.M;
                 float* to = packed.data() + (group + ((size_t)n * rows + dy - first) * s.k) * UNIT;
                 for (int dx = 0; dx < s.k; dx++)
@@ -78,10 +72,10 @@ inline void input_gradient_of_rows(const Window& w, const Stage& s, const Events
 template <int K>
 inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e, const float* rows, float* to,
                                 size_t step) {
-    for (int dy = 0; dy < K; dy += TOGETHER) {
+    for (int dy = 0; dy < K; dy += tuning::KERNEL_ROWS) {
         const float* weights = rows + (size_t)dy * s.M * (K * UNIT);
-        if (dy + TOGETHER <= K)
-            input_gradient_of_rows<K, TOGETHER>(w, s, e, dy, weights, to, step);
+        if (dy + tuning::KERNEL_ROWS <= K)
+            input_gradient_of_rows<K, tuning::KERNEL_ROWS>(w, s, e, dy, weights, to, step);
         else
             input_gradient_of_rows<K, 1>(w, s, e, dy, weights, to, step);
     }
@@ -110,18 +104,19 @@ struct MapStage {
     Buffer<float> table, packed;     // of a lookup; of a convolution with a stage below
 
     MapStage(const Stage& stage, const Stage* below, int groups)
-        : s(stage), before(below), tiles(stage.M, stage.kind == CURRENT ? 1 : conv_rows(stage)) {
-        sums = stage.kind == CURRENT ? 0 : (conv_rows(s) + 1) * tiles.units * UNIT;
+        : s(stage), before(below), tiles(stage.M, stage.kind == Kind::CURRENT ? 1 : conv_rows(stage)) {
+        sums = stage.kind == Kind::CURRENT ? 0 : (conv_rows(s) + 1) * tiles.units * UNIT;
         partial = Buffer<float>(sums * groups);
-        if (s.kind == LOOKUP) table = tables_of(s);
+        if (s.kind == Kind::LOOKUP) table = tables_of(s);
         if (before) packed = pack_conv_back(s);
     }
     size_t tile_at(int i) const { return conv_rows(s) * tiles.per_tile * UNIT * i; }
     float* bias(float* D) const { return D + conv_rows(s) * tiles.units * UNIT; }
 
-    // Of a row, that are taken together: longer lists, fewer visits of D, and their gradients still lie near (LOG.md).
+    // How many outputs of a row are taken together.
     int outputs(const Window& w) const {
-        return std::clamp((int)(GRADIENT_BYTES / ((w.T + 1) * tiles.per_tile * UNIT * sizeof(float))), 1, s.OW);
+        size_t output = (w.T + 1) * tiles.per_tile * UNIT * sizeof(float);
+        return std::clamp((int)(tuning::OUTPUTS_BYTES / output), 1, s.OW);
     }
 };
 
@@ -132,7 +127,7 @@ struct MapScratch {
     MapScratch(const Window& w, const MapStage& m) {
         size_t unit = (size_t)(w.T + 1) * UNIT;
         g = Buffer<float>(unit * m.tiles.per_tile * m.outputs(w));
-        if (m.s.kind == LOOKUP) {
+        if (m.s.kind == Kind::LOOKUP) {
             u = Buffer<float>(unit), quiet = Buffer<float>(unit);
             background(m.s, w.T, quiet.data());
         }
@@ -155,7 +150,7 @@ inline void scatter_current(const Window& w, const Stage& s, int b, int p, Tile 
 
 // A tile of neurons at n outputs from (y, x0) on: dL/do to dL/du, and the sums of the weight's gradient. `u` gives the
 // potentials of a position.
-template <int U, int S, class F>
+template <int U, Surrogate S, class F>
 inline void outputs_back(const Window& w, const MapStage& m, int b, int y, int x0, int n, int which, const Above& above,
                          F&& u, const Taps& taps, MapScratch& own, float* D) {
     const Stage& s = m.s;
@@ -174,13 +169,13 @@ inline void outputs_back(const Window& w, const MapStage& m, int b, int y, int x
             for (int t = 0; t < w.T; t++)
                 for (int v = 0; v < U * PER_UNIT; v++) sum[v] += load(g + t * (U * UNIT) + v * LANES);
         }
-        if (s.kind == CURRENT && w.grad_current) scatter_current(w, s, b, p, tile, g);
+        if (s.kind == Kind::CURRENT && w.grad_current) scatter_current(w, s, b, p, tile, g);
         for (int v = 0; v < U * PER_UNIT; v++) {
             store(g + w.T * (U * UNIT) + v * LANES, sum[v]);
             all_sums[v] += sum[v];
         }
     }
-    if (s.kind == CURRENT) return;
+    if (s.kind == Kind::CURRENT) return;
     float* bias = m.bias(D) + tile.first;
     for (int v = 0; v < U * PER_UNIT; v++) store(bias + v * LANES, load(bias + v * LANES) + all_sums[v]);
     if (taps.at) add_taps<U>(s, taps, w.T, y, x0, n, own.g.data(), D + m.tile_at(which));
@@ -190,14 +185,14 @@ inline void outputs_back(const Window& w, const MapStage& m, int b, int y, int x
 inline void stage_back(const Window& w, const MapStage& m, int b, const Above& above, MapScratch& own, float* D) {
     const Stage& s = m.s;
     Taps taps;
-    if (s.grad_weight && s.kind == CONV) taps = taps_of_conv(w, s, m.before, b);
-    if (s.grad_weight && s.kind == LOOKUP) taps = taps_of_lookup(w, s, b);
+    if (s.grad_weight && s.kind == Kind::CONV) taps = taps_of_conv(w, s, m.before, b);
+    if (s.grad_weight && s.kind == Kind::LOOKUP) taps = taps_of_lookup(w, s, b);
     std::vector<Pixels> pixels;
-    if (s.kind == LOOKUP) pixels.emplace_back(w, s, b);
+    if (s.kind == Kind::LOOKUP) pixels.emplace_back(w, s, b);
     if (s.inside) restore_maps(w, s, b, own.u.data());
     const float* kept = s.inside ? own.u.data() : s.u ? s.u + (size_t)b * w.T * s.width() : nullptr;
     auto potentials = [&](int p) -> const float* {
-        if (s.kind != LOOKUP) return kept + (size_t)p * w.T * s.Mp();
+        if (s.kind != Kind::LOOKUP) return kept + (size_t)p * w.T * s.Mp();
         if (pixels[0].empty(s, p / s.OW, p % s.OW)) return own.quiet.data();
         lookup_potentials(s, w.T, pixels[0], m.table.data(), p / s.OW, p % s.OW, own.u.data());
         return own.u.data();
@@ -207,8 +202,8 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
         for (int x = 0; x < s.OW; x += block)
             for (int i = 0; i < m.tiles.count; i++)
                 with_units(m.tiles[i].units, [&](auto units) {
-                    with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
-                        constexpr int U = std::min<int>(units, MAX_UNITS);
+                    with_curve(s.neuron.surrogate, [&](auto surrogate) {
+                        constexpr int U = units;
                         outputs_back<U, surrogate>(w, m, b, y, x, std::min(block, s.OW - x), i, above, potentials, taps,
                                                    own, D);
                     });
@@ -253,7 +248,7 @@ inline void unpack_conv(const MapStage& m, int groups) {
 
 // The backward pass of stages[0 .. n), all with maps; `up` is the linear stage above, or none.
 inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
-    int groups = std::min(GROUPS, w.B);
+    int groups = std::min(tuning::MAP_GROUPS, w.B);
     std::vector<MapStage> maps;
     for (int i = 0; i < n; i++) maps.emplace_back(stages[i], i ? &stages[i - 1] : nullptr, groups);
     const Stage& top = stages[n - 1];
@@ -268,7 +263,7 @@ inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
         FlushDenormals mode;
         std::vector<MapScratch> own;
         for (const MapStage& m : maps) own.emplace_back(w, m);
-        Buffer<float> outside(w.T * width), tile((size_t)w.T * MAX_UNITS * UNIT);
+        Buffer<float> outside(w.T * width), tile((size_t)w.T * tuning::MAX_UNITS * UNIT);
 #pragma omp for schedule(static)
         for (int i = 0; i < (up.stage ? tiles.count : 0); i++)
             pack_back(*up.stage, tiles[i].first, tiles[i].width(),
@@ -288,7 +283,7 @@ inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
         }
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < n; i++)
-            if (stages[i].kind != CURRENT) unpack_conv(maps[i], groups);
+            if (stages[i].kind != Kind::CURRENT) unpack_conv(maps[i], groups);
     }
     double samples = 0;
     for (uint8_t one : live) samples += w.skip ? one : 1;
@@ -296,7 +291,7 @@ inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
         double found = 0;
         for (int g = 0; g < groups; g++) found += sent[(size_t)g * n + i];
         w.density[3 * i + 1] = samples ? found / (samples * w.T * stages[i].P() * stages[i].M) : 0;
-        w.path[3 * i + 1] = stages[i].kind == CURRENT || !stages[i].grad_weight ? 0 : 3;
+        w.path[3 * i + 1] = stages[i].kind == Kind::CURRENT || !stages[i].grad_weight ? 0 : 3;
         w.path[3 * i + 2] = i ? 1 : 0;
     }
 }

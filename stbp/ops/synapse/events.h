@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "stbp/ops/chain/stage.h"
+#include "stbp/ops/synapse/stage.h"
 #include "stbp/ops/native/bits.h"
 
 namespace stbp {

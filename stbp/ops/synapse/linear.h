@@ -1,8 +1,9 @@
 // The linear synapse on events, with the neurons behind it: forward, and the gradients of weight and bias.
 #pragma once
 
+#include "stbp/ops/native/transpose.h"
 #include "stbp/ops/synapse/events.h"
-#include "stbp/ops/chain/window.h"
+#include "stbp/ops/synapse/kept.h"
 
 namespace stbp {
 
@@ -16,12 +17,12 @@ inline void store_part(float* to, const vf* row, int n) {
 
 // One step of U units of neurons: potentials `u` in place, who fires into `fired` and, where it is not null, `o`.
 template <int U>
-inline void fire(const Neuron& n, vf* u, const vf* x, uint32_t* fired, vf* o) {
+inline void fire(const Lif& n, vf* u, const vf* x, uint32_t* fired, vf* o) {
     for (int j = 0; j < U; j++) {
         fired[j] = 0;
         for (int i = 0; i < PER_UNIT; i++) {
             int v = j * PER_UNIT + i;
-            u[v] = step(n, u[v], x[v]);
+            u[v] = n.step(u[v], x[v]);
             fired[j] |= bits_ge(u[v], all(n.threshold)) << (i * LANES);
         }
     }
@@ -129,10 +130,10 @@ inline Sum<U> subtract_rows(Sum<U> sum, const float* rows, const uint32_t* id, u
     return sum;
 }
 
-// One or two units do not keep the adders busy: where the order of summation is free, four or two sums take turns.
+// For narrow tiles, where the order of summation is free: several sums take turns.
 template <int U>
 inline Sum<U> add_rows_by_turns(Sum<U> sum, const float* rows, const uint32_t* id, uint32_t first, uint32_t end) {
-    constexpr int TURNS = U == 1 ? 4 : 2;
+    constexpr int TURNS = tuning::turns(U);
     Sum<U> turn[TURNS] = {sum};
     for (; first + TURNS <= end; first += TURNS)
         for (int j = 0; j < TURNS; j++) {
@@ -179,10 +180,10 @@ inline void dense_block(const float* x, size_t x_stride, int K, const float* row
         for (int v = 0; v < NV; v++) y[r][v] = sum[r][v];
 }
 
-// The product of x, [T][K], with rows [K][U * 16], each row given to `sink(t, y)`; registers hold 4 steps of a tile.
+// The product of x, [T][K], with rows [K][U * 16], each row given to `sink(t, y)`; registers hold some steps of a tile.
 template <int U, class F>
 inline void dense_product(const float* x, size_t stride, int T, int K, const float* rows, const vf* start, F&& sink) {
-    constexpr int NV = U * PER_UNIT, R = 4, PART = LANES == 16 ? NV : PER_UNIT;
+    constexpr int NV = U * PER_UNIT, R = tuning::DENSE_STEPS, PART = LANES == 16 ? NV : PER_UNIT;
     for (int t = 0; t < T; t += R) {
         vf y[R][NV];
         int n = std::min(R, T - t);
@@ -211,13 +212,6 @@ inline void to_dense(const Coded& c, int T, size_t K, float* x) {
     }
 }
 
-// Above this share of rows to add per step a dense product is faster: it reads a row of weights once for four steps,
-// at twice the rate of an event's addition from the second cache (measured, LOG.md).
-constexpr double DENSE = 0.45;
-
-// With no more outputs than this a row is added faster than the usual values are found.
-constexpr int FEW = 32;
-
 struct Input {
     std::vector<Coded> coded;    // of all samples; empty where each is read in its turn: see `read_batch`
     double density = 0;    // of the events
@@ -244,7 +238,7 @@ inline Events read_linear(const Window& w, const Stage& s, const Stage* before, 
 // In how many steps of a window an input fires that does so at all: the mean over a few samples; many if not known.
 inline double steps_per_input(const Window& w, const Stage& s, const Stage* before) {
     size_t n = 0, active = 0;
-    for (int b = 0; b < std::min(w.B, 8); b++) {
+    for (int b = 0; b < std::min(w.B, tuning::JUDGED_SAMPLES); b++) {
         Rows rows = rows_of(w, s, before, b);
         if (!rows.first) return w.T;
         std::vector<uint8_t> seen(rows.bytes, 0);
@@ -265,7 +259,7 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bo
     Input in;
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
-    bool usual = s.complement && s.M > FEW && steps_per_input(w, s, before) >= std::min(4.0, w.T / 8.0);
+    bool usual = s.complement && s.M > tuning::FEW_OUTPUTS && steps_per_input(w, s, before) >= tuning::usual_steps(w.T);
     bool later = once && !usual && rows_of(w, s, before, 0).first;
     if (!later) in.coded.resize(w.B);
 #pragma omp parallel num_threads(w.threads)
@@ -290,7 +284,7 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bo
     double all_steps = (double)w.B * w.T * K, n = 0, r = 0;
     for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];
     in.density = all_steps ? n / all_steps : 0;
-    in.dense = all_steps && r / all_steps > DENSE;
+    in.dense = all_steps && r / all_steps > tuning::DENSE;
     return in;
 }
 
@@ -303,7 +297,7 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
     Input in = read_batch(w, s, before, tiles.count == 1);
     density[0] = in.density;
     path[0] = in.dense ? 2 : 1;
-    int parts = std::clamp((w.B + 3) / 4, 1, PARTS);
+    int parts = std::clamp((w.B + tuning::PART_SAMPLES - 1) / tuning::PART_SAMPLES, 1, tuning::PARTS);
     Buffer<uint32_t> own(s.bits && !s.inside ? s.Mp() / UNIT * marks_of_unit(w) : 1);
     uint32_t* marks = s.inside ? marks_of(s) : s.bits ? own.data() : nullptr;
 #pragma omp parallel num_threads(w.threads)
@@ -319,7 +313,7 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
             int64_t part = (task % parts + task / parts * parts / tiles.count) % parts;
             int first = (int)(w.B * part / parts), end = (int)(w.B * (part + 1) / parts);
             with_units(tile.units, [&](auto units) {
-                constexpr int U = std::min<int>(units, MAX_UNITS);
+                constexpr int U = units;
                 Sum<U> bias = bias_of<U>(s, tile);
                 float* kept[U];
                 for (int j = 0; j < U && s.inside; j++)

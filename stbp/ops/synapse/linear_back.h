@@ -5,7 +5,7 @@
 
 namespace stbp {
 
-// What a stage sends down. dL/do of the stage below is dX^t = f(0) dX^{t+1} + W^T a^t, where a^t (see step_back) is
+// What a stage sends down. dL/do of the stage below is dX^t = f(0) dX^{t+1} + W^T a^t, where a^t (see `back` in lif.h) is
 // zero for every neuron that neither fired nor was within reach of the threshold.
 struct Sent {
     Buffer<float> a;                // [B][T][Mp]
@@ -67,7 +67,7 @@ inline void list_sent(const Window& w, const Stage& s, Sent& sent, double* densi
         if (w.skip) sent.live[b] = some;
     }
     density[1] = all ? n / all : 0;
-    sent.dense = density[1] > DENSE;
+    sent.dense = density[1] > tuning::DENSE;
 }
 
 // Columns [first, first + width) of W in the order of our inputs: [M][width], zero beyond the last input.
@@ -118,8 +118,8 @@ inline void outside_gradient(const Window& w, const Stage& s, int b, Tile tile, 
 // Backward through U units of neurons: `g`, [T][U * 16], holds dL/do and becomes dL/du. `u` and `a` have rows of
 // `stride` and `a_stride` floats; `a` may be null. `ahead` is how far the potentials lie that will be read next: they
 // are fetched meanwhile.
-template <int U, int S>
-inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, ptrdiff_t ahead, float* g, float* a,
+template <int U, Surrogate S>
+inline void neurons_back(const Lif& n, int T, const float* u, size_t stride, ptrdiff_t ahead, float* g, float* a,
                          size_t a_stride, vf* sum) {
     for (int v = 0; v < U * PER_UNIT; v++) {
         vf eps = {}, over_time = {};
@@ -127,7 +127,7 @@ inline void neurons_back(const Neuron& n, int T, const float* u, size_t stride, 
             const float* at = u + t * stride + v * LANES;
             float* gt = g + t * (U * UNIT) + v * LANES;
             __builtin_prefetch(at + ahead);
-            vf part = step_back<S>(n, load(at), load(gt), eps);
+            vf part = n.back<S>(load(at), load(gt), eps);
             store(gt, eps);
             if (a) store(a + t * a_stride + v * LANES, part);
             over_time += eps;
@@ -149,7 +149,7 @@ inline void add_weight_gradient(const Times& times, const float* g, const vf* to
     const Times::Input* end = times.input.data() + times.input.size();
     for (const Times::Input& input : times.input) {
         const float* next = D + (size_t)(&input + 1 < end ? (&input)[1].key : 0) * (U * UNIT);
-        for (int v = 0; v < U * PER_UNIT; v += 16 / LANES) __builtin_prefetch(next + v * LANES, 1);
+        for (int v = 0; v < U * PER_UNIT; v += tuning::LINE / sizeof(vf)) __builtin_prefetch(next + v * LANES, 1);
         Sum<U> sum = add_rows<U, VALUED>({}, g, times.row.data(), times.value.data(), input.first, input.end);
         float* d = D + (size_t)input.key * (U * UNIT);
         for (int v = 0; v < NV; v++)
@@ -172,12 +172,12 @@ inline void add_by_step(Rows rows, int T, const float* g, float* D) {
     }
 }
 
-// Samples whose gradients are summed over an input's events before the gradient's row is touched. Where an input fires
-// often in a window, one sample; where it is rare, as many as a tile's dL/du of them leave room for in the cache.
+// Samples whose gradients are summed over an input's events before the gradient's row is touched: one where an input
+// fires often in a window, several where it is rare.
 inline int chunk_size(const Window& w, const Stage& s, const Stage* before, int per_tile) {
-    if (steps_per_input(w, s, before) >= 4) return 1;
+    if (steps_per_input(w, s, before) >= tuning::STEPS_PER_INPUT) return 1;
     size_t sample = (size_t)w.T * per_tile * UNIT * sizeof(float);
-    return std::max(1, (int)((384 << 10) / sample));
+    return std::max(1, (int)(tuning::CHUNK_BYTES / sample));
 }
 
 // How the work on a stage is cut: tiles of neurons times groups of samples, the same for any number of threads.
@@ -190,12 +190,9 @@ struct Plan {
     int end(int group, int B) const { return start(group + 1, B); }
 };
 
-// Of a gradient's tile: nothing else of the backward pass wants the second cache, and wide rows cost fewer lists.
-constexpr size_t GRADIENT_TILE_BYTES = 800 << 10;
-
 inline Plan plan_back(const Window& w, const Stage& s, const Stage* before, bool weighted) {
-    Plan plan{Tiles(s.M, s.inputs(), MAX_UNITS, GRADIENT_TILE_BYTES), 1, 1, 0, false};
-    plan.groups = std::clamp(std::min(8 / plan.tiles.count, w.B), 1, 8);
+    Plan plan{Tiles(s.M, s.inputs(), tuning::MAX_UNITS, tuning::GRADIENT_TILE_BYTES), 1, 1, 0, false};
+    plan.groups = std::clamp(std::min(tuning::LINEAR_GROUPS / plan.tiles.count, w.B), 1, tuning::LINEAR_GROUPS);
     plan.by_step = plan.tiles.units == 1 && rows_of(w, s, before, 0).first;
     if (weighted && !plan.by_step) plan.chunk = chunk_size(w, s, before, plan.tiles.per_tile);
     int most = (w.B + plan.groups - 1) / plan.groups + 1;
@@ -209,7 +206,7 @@ struct Upper {
 };
 
 // One task of a stage's backward pass: a tile of neurons, a group of samples.
-template <int U, int S>
+template <int U, Surrogate S>
 inline void back_task(const Window& w, const Stage& s, const Stage* before, Upper up, const Plan& plan, int group,
                       Tile tile, const std::vector<Times>& times, const uint8_t* live, const float* up_rows, float* g,
                       Sent* sent, float* D, float* db) {
@@ -231,7 +228,7 @@ inline void back_task(const Window& w, const Stage& s, const Stage* before, Uppe
             size_t place = (size_t)b * w.T * s.Mp() + tile.first;
             if (s.fires) {
                 float* a = sent ? sent->a.data() + place : nullptr;
-                if (S == RECTANGLE && s.inside) {
+                if (S == Surrogate::rectangle && s.inside) {
                     kept_neurons_back<U>(w, s, b, tile.first, gb, a, s.Mp(), sum);
                 } else {
                     ptrdiff_t ahead = b + 1 < w.B ? w.T * s.Mp() : 0;
@@ -341,8 +338,8 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
             float* db = biases.data() + (size_t)task * widest;
             if (weighted) std::memset(D, 0, step * sizeof(float));
             with_units(tile.units, [&](auto units) {
-                with_surrogate(s.neuron.surrogate, [&](auto surrogate) {
-                    constexpr int U = std::min<int>(units, MAX_UNITS);
+                with_curve(s.neuron.surrogate, [&](auto surrogate) {
+                    constexpr int U = units;
                     back_task<U, surrogate>(w, s, before, up, plan, group, tile, times, live.data(), rows.data(),
                                             g.data(), sent, weighted ? D : nullptr, db);
                 });

@@ -5,8 +5,6 @@
 
 namespace stbp {
 
-constexpr int LOOKUP_ROWS = 16;    // as in stages.py
-
 // For row r = map * k + dy of the kernel and every pattern of its k pixels the sum of their weights: [rows][2^k][16].
 inline Buffer<float> tables_of(const Stage& s) {
     int rows = s.C * s.k, patterns = 1 << s.k;
@@ -60,7 +58,7 @@ struct Pixels {
 // Potentials, [T][16], of the output at (y, x); a fixed number of rows of the kernel lets the sum stay in registers.
 template <int ROWS>
 inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const float* table, int y, int x, float* u) {
-    constexpr int STEPS = 32, MOST = ROWS ? ROWS : LOOKUP_ROWS;
+    constexpr int STEPS = tuning::LOOKUP_STEPS, MOST = ROWS ? ROWS : tuning::LOOKUP_ROWS;
     int rows = ROWS ? ROWS : s.C * s.k, patterns = 1 << s.k;
     uint32_t entry[MOST * STEPS];
     Sum<1> bias = bias_of<1>(s, {0, 1});
@@ -78,7 +76,7 @@ inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const
             for (int r = 0; r < rows; r++)
                 for (int v = 0; v < PER_UNIT; v++) sum.v[v] += load(table + entry[r * STEPS + t] + v * LANES);
             for (int v = 0; v < PER_UNIT; v++) {
-                now[v] = step_of_both(s.neuron, now[v], sum.v[v]);
+                now[v] = s.neuron.step_of_both(now[v], sum.v[v]);
                 store(u + t * UNIT + v * LANES, now[v]);
             }
         }
@@ -100,7 +98,7 @@ inline void background(const Stage& s, int T, float* u) {
     vf now[PER_UNIT] = {};
     for (int t = 0; t < T; t++)
         for (int v = 0; v < PER_UNIT; v++) {
-            now[v] = step(s.neuron, now[v], bias.v[v]);
+            now[v] = s.neuron.step(now[v], bias.v[v]);
             store(u + t * UNIT + v * LANES, now[v]);
         }
 }

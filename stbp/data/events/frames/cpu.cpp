@@ -184,7 +184,7 @@ STBP_API void stbp_frames(const uint32_t* t, const uint8_t* x, const uint8_t* y,
                           const int64_t* ids, int64_t B, Choice c, void* out, int threads) {
     size_t places = 2 * c.H * c.W, row = c.counts ? places * sizeof(float) : (places + 7) / 8;
     uint8_t* rows = static_cast<uint8_t*>(out);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 4)
+#pragma omp parallel for num_threads(threads) schedule(dynamic, stbp::tuning::SAMPLES_AT_A_TIME)
     for (int64_t b = 0; b < B; b++) {
         int64_t first = offsets[ids[b]], n = offsets[ids[b] + 1] - first;
         Frames<uint8_t> bits{rows, B, b, row};

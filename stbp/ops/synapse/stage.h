@@ -1,4 +1,4 @@
-// What a chain is made of. A stage is [average pooling] + synapse + neurons; its spikes are the next stage's input.
+// A stage is [average pooling] + synapse + neurons; its spikes are the next stage's input.
 //
 // Between stages spikes are bits, sample by sample: [B][T][P][Mp / 8], P positions (1 behind a linear synapse), Mp = M
 // maps or neurons rounded up to a multiple of 16. Outside, bits are [T][B][ceil(N / 8)] in the order C, H, W.
@@ -7,17 +7,17 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "stbp/ops/neuron/lif.h"
 #include "stbp/ops/native/buffer.h"
-#include "stbp/ops/native/vec.h"
+#include "stbp/ops/native/tuning.h"
+#include "stbp/ops/neuron/lif.h"
 
 namespace stbp {
 
-enum Kind { CURRENT, LINEAR, CONV, LOOKUP };
+enum class Kind : int32_t { CURRENT, LINEAR, CONV, LOOKUP };
 
 // Mirrored by `_Stage` in call.py.
 struct Stage {
-    int32_t kind;
+    Kind kind;
     int32_t C, H, W;      // maps of the input, before pooling; N, 1, 1 without maps
     int32_t pool;         // side of the pooled area, 1 without pooling
     int32_t M, k, pad;    // outputs (neurons or maps), kernel, padding
@@ -29,7 +29,7 @@ struct Stage {
     uint8_t* bits;                     // spikes of this stage; null where nobody needs them
     float* u;                          // potentials; null where nobody needs them
     uint8_t* inside;                   // if not null: which potentials are within reach; `u` holds these alone
-    Neuron neuron;
+    Lif neuron;
 
     int PH() const { return H / pool; }
     int PW() const { return W / pool; }
@@ -53,10 +53,6 @@ struct Window {
     int32_t* path;              // [stages][3] what was taken: see `PATHS` in call.py
 };
 
-// Widths of tiles of outputs, in units of 16. Five accumulators of a vector unit fill the registers without spilling.
-constexpr int MAX_UNITS = LANES >= 8 ? 5 : 2;
-constexpr size_t TILE_BYTES = 320 << 10;    // of weights: with the events and potentials it stays in a 1 MB cache
-
 struct Tile {
     int first, units;    // first output, and how many times 16 outputs
     int width() const { return units * UNIT; }
@@ -65,7 +61,7 @@ struct Tile {
 // How `outputs` are cut into tiles, for a synapse of `inputs` rows.
 struct Tiles {
     int units, per_tile, count;
-    Tiles(int outputs, size_t inputs, int most = MAX_UNITS, size_t bytes = TILE_BYTES) {
+    Tiles(int outputs, size_t inputs, int most = tuning::MAX_UNITS, size_t bytes = tuning::TILE_BYTES) {
         units = (int)round_up(outputs, UNIT) / UNIT;
         int fit = (int)(bytes / (inputs * UNIT * sizeof(float) + 1));
         per_tile = std::clamp(fit, std::min(2, most), most);
@@ -75,25 +71,13 @@ struct Tiles {
 };
 
 // Calls f with the number of units as a compile-time constant.
-template <class F>
+template <int U = 1, class F>
 inline void with_units(int units, F f) {
-    switch (units) {
-        case 1: return f(std::integral_constant<int, 1>{});
-        case 2: return f(std::integral_constant<int, 2>{});
-        case 3: return f(std::integral_constant<int, 3>{});
-        case 4: return f(std::integral_constant<int, 4>{});
-        default: return f(std::integral_constant<int, 5>{});
-    }
-}
-
-template <class F>
-inline void with_surrogate(int surrogate, F f) {
-    switch (surrogate) {
-        case RECTANGLE: return f(std::integral_constant<int, RECTANGLE>{});
-        case POLYNOMIAL: return f(std::integral_constant<int, POLYNOMIAL>{});
-        case SIGMOID: return f(std::integral_constant<int, SIGMOID>{});
-        default: return f(std::integral_constant<int, GAUSSIAN>{});
-    }
+    if (units == U) return f(std::integral_constant<int, U>{});
+    if constexpr (U < tuning::MAX_UNITS)
+        with_units<U + 1>(units, f);
+    else
+        unknown("a tile whose units of 16 outputs are", units);
 }
 
 // Column of the weight (torch's order C, H, W behind the pooling) of input i (our order: position, then map).

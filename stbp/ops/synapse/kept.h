@@ -4,12 +4,9 @@
 // stage those of a unit of 16 neurons, for as many samples as one thread does in a row.
 #pragma once
 
-#include "stbp/ops/chain/stage.h"
+#include "stbp/ops/synapse/stage.h"
 
 namespace stbp {
-
-// Samples of a linear stage are done in so many parts; call.py asks for room by this number.
-constexpr int PARTS = 8;
 
 inline vf half_window(const Stage& s) { return all(s.neuron.width / 2); }
 
@@ -96,7 +93,7 @@ inline size_t marks_of_unit(const Window& w) { return (size_t)w.B * w.T; }
 
 // A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
 inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int first) {
-    return s.u + unit * ((size_t)w.B * w.T * UNIT + PARTS * UNIT) + (size_t)first * w.T * UNIT + part * UNIT;
+    return s.u + unit * ((size_t)w.B * w.T * UNIT + tuning::PARTS * UNIT) + (size_t)first * w.T * UNIT + part * UNIT;
 }
 
 // Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the marks.
@@ -110,7 +107,7 @@ inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
 template <int U>
 inline void kept_neurons_back(const Window& w, const Stage& s, int b, int first, float* g, float* a, size_t a_stride,
                               vf* sum) {
-    const Neuron n = s.neuron;
+    const Lif n = s.neuron;
     const int T = w.T;
     for (int j = 0; j < U; j++) {
         int unit = first / UNIT + j;
@@ -129,7 +126,7 @@ inline void kept_neurons_back(const Window& w, const Stage& s, int b, int first,
                 end -= __builtin_popcount(some);
                 __builtin_prefetch(end + kept);    // the next sample's stretch
                 float* gt = g + (size_t)t * (U * UNIT) + j * UNIT + v * LANES;
-                vf part = step_back_kept(n, expand(some, end), some, fired >> (v * LANES), load(gt), eps[v]);
+                vf part = n.back_kept(expand(some, end), some, fired >> (v * LANES), load(gt), eps[v]);
                 store(gt, eps[v]);
                 if (a) store(a + t * a_stride + j * UNIT + v * LANES, part);
                 over_time[v] += eps[v];
