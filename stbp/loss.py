@@ -36,4 +36,8 @@ def _check(o: Tensor, y: Tensor) -> None:
     if o.dim() != 3 or 0 in o.shape:
         raise ValueError(f"o must be [T, B, K] with at least one step, sample and class; got {list(o.shape)}")
     if y.shape != o.shape[1:2] or y.dtype != torch.int64:
-        raise ValueError(f"y must be int64 [{o.shape[1]}], a class index a sample; got {y.dtype} {list(y.shape)}")
+        swapped = "; time comes first: was the input [B, T, ...]? Then give x.transpose(0, 1)"
+        raise ValueError(
+            f"y must be int64 [{o.shape[1]}], a class index for each sample of o {list(o.shape)}; "
+            f"got {y.dtype} {list(y.shape)}{swapped if y.shape == o.shape[:1] else ''}"
+        )

@@ -32,15 +32,14 @@ def build(
 
     Args:
         decay, threshold, surrogate, width, gate: the neurons, as `stbp.ops.lif`.
-        init, input_rate, seed, bias: as `initialise`.
+        init, input_rate, seed, bias: as `initialise`. Weights depend on `seed` alone: `torch.manual_seed` has no effect.
 
     Raises:
         ValueError: the message names the part of the notation, or the argument, and what is allowed.
     """
     check_neuron(decay, threshold, surrogate, width, gate)
     size, parts = parse(notation)
-    flatten_input = isinstance(parts[0], int)
-    if flatten_input:
+    if isinstance(parts[0], int):
         size = (math.prod(size),)
     modules: list[torch.nn.Module] = []
     for position, part in enumerate(parts, start=2):
@@ -53,7 +52,7 @@ def build(
             size = _append_maps(modules, part, size, f"part {position} of network {notation!r} is {part[0]!r}")
         if not isinstance(modules[-1], AvgPool2d):
             modules.append(LIF(decay, threshold, surrogate, width, gate))
-    net = Network(*modules, flatten_input=flatten_input)
+    net = Network(*modules)
     initialise(net, init, input_rate, seed, bias)
     return net
 

@@ -1,14 +1,13 @@
 """`initialise`: initial weights of a network, from counter-based random numbers."""
 
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from stbp.names import Init
-from stbp.nn.layers import LIF, Conv2d, Linear
-from stbp.nn.network import Network
+from stbp.nn.layers import LIF
 from stbp.ops.neuron.reference import Gate
 from stbp.ops.philox import BIASES, WEIGHTS, random_words
 from stbp.ops.surrogate.curves import REACH
@@ -28,7 +27,7 @@ def _uniform(weight: Tensor, seed: int, index: int) -> Tensor:
 
 @torch.no_grad()
 def initialise(
-    net: Network, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0, bias: float = 0.0
+    net: torch.nn.Module, init: Init = "balanced", input_rate: float = 0.1, seed: int = 0, bias: float = 0.0
 ) -> None:
     """Draw all weights of the synapses from counter-based random numbers, and their biases where `bias` is not zero.
 
@@ -45,6 +44,7 @@ def initialise(
     1.5 such a network is silent on MNIST. `torch`: PyTorch's default range, as in the authors' later code.
 
     Args:
+        net: a `Network`, or any module that holds one; layers count in the order in which they are registered.
         input_rate: mean value of the network's input per step, in (0, 1]; read by `balanced` alone.
         seed: in [0, 2^32).
         bias: biases are drawn from U[0, bias), which makes a network fire that its weights leave silent.
@@ -57,24 +57,30 @@ def initialise(
         raise ValueError(f"seed must lie in [0, 2^32); got {seed}")
     if not 0 < input_rate <= 1:
         raise ValueError(f"input_rate must lie in (0, 1]: the mean input per step; got {input_rate}")
+    layers = [module for module in net.modules() if not any(True for _ in module.children())]
+    synapses = [index for index, module in enumerate(layers) if _is_synapse(module)]
     rate = input_rate
-    last = max((index for index, module in enumerate(net) if isinstance(module, Linear | Conv2d)), default=0)
-    for index, module in enumerate(net):
-        if not isinstance(module, Linear | Conv2d):
-            continue
+    for index in synapses:
+        module: Any = layers[index]
         w = _uniform(module.weight, seed, index)
         if init == "paper":
             w /= w.norm(dim=1, keepdim=True)
         elif init == "torch":
             w /= math.sqrt(w.shape[1])
         else:
-            neuron = next((m for m in list(net)[index:] if isinstance(m, LIF)), LIF())
+            neuron = next((m for m in layers[index:] if hasattr(m, "gate")), LIF())
             decay = neuron.gate.keep0 if isinstance(neuron.gate, Gate) else neuron.decay
             noise = rate * (1 - rate) / (1 - decay**2) + (rate / (1 - decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (w.shape[1] * noise))  # U[-1, 1) has variance 1/3
-            if index == last and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
+            if index == synapses[-1] and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
                 w *= 0.25
             rate = HIDDEN_RATE * (1 - decay)
         module.weight.copy_(w.view_as(module.weight))
         if module.bias is not None:
             module.bias.copy_(random_words(len(module.bias), seed, BIASES, index) * (bias * 2.0**-32))
+
+
+def _is_synapse(module: torch.nn.Module) -> bool:
+    """Return whether a layer has a weight for each pair of an output and an input, ours or torch's."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.dim() >= 2 and hasattr(module, "bias")

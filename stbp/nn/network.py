@@ -1,120 +1,170 @@
-"""`Network`: a chain of modules over a time window `[T, B, ...]`."""
+"""`Network`: a chain of layers over a time window `[T, B, ...]`, and the containers that hold networks."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from stbp.nn.layers import LIF, AvgPool2d, Conv2d, Flatten, Linear
+from stbp.nn.plan import plan, speaks_for
+from stbp.nn.record import Trace, describe, name_of, record
 from stbp.ops import dispatch
-from stbp.ops.neuron.op import State
 from stbp.ops.spikes import Spikes
-
-_FLATTEN = Flatten()
-_OVER_WINDOWS = (LIF, Linear, Conv2d, AvgPool2d, Flatten)
-
-
-class Trace(NamedTuple):
-    """What one neuron layer did in a window: its place in the network, potential and spikes, `[T, B, ...]` each."""
-
-    layer: int
-    u: Tensor
-    o: Tensor
 
 
 class Network(torch.nn.Sequential):
-    """A chain of modules over a window; `state_dict` keys count every module, as in `torch.nn.Sequential`.
+    """A chain of layers over a window; `state_dict` keys count every layer, as in `torch.nn.Sequential`.
 
-    Modules that are not of this file get the T*B frames at once, `flatten(0, 1)`: layers of `torch.nn` fit in between.
-
-    Args:
-        flatten_input: flatten `[T, B, C, H, W]` input for a first layer that takes `[T, B, N]`.
+    A layer of `torch.nn` gets the T*B frames at once, `flatten(0, 1)`: it stands between ours as if there were no time.
+    Every other class gets the whole window `[T, B, ...]`; `Frames(module)` gives it frames instead.
+    A `Network` can be part of another one, or of any module of your own.
 
     Raises:
-        ValueError: a module that is not of this file holds one that is.
+        ValueError: a container of `torch.nn` holds layers that need the window.
     """
 
-    def __init__(self, *modules: torch.nn.Module, flatten_input: bool = False):
-        super().__init__(*modules)
-        self.flatten_input = flatten_input
+    def __init__(self, *modules: torch.nn.Module | dict[str, torch.nn.Module]):  # a dictionary: for slices
+        super().__init__(*modules)  # pyright: ignore[reportArgumentType, reportCallIssue]
         for index, module in enumerate(self):
-            inside = [m for m in module.modules() if m is not module and isinstance(m, _OVER_WINDOWS)]
-            if inside and not isinstance(module, _OVER_WINDOWS):
-                raise ValueError(
-                    f"module {index}, {type(module).__name__}, holds a {type(inside[0]).__name__}, which needs whole "
-                    "windows; put the modules into the network itself, one by one"
-                )
+            if _is_torchs(module):
+                _check_frames(module, f"layer {index}")
 
     def forward(self, input: Tensor | Spikes) -> Tensor:
-        """Output spikes `[T, B, K]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
+        """Output `[T, B, ...]` of a window that starts at rest; input `[T, B, ...]`, a tensor or `Spikes`."""
+        x, modules = _entered(input), list(self)
         if torch.compiler.is_compiling():  # what decides on a run of layers are values: the compiler sees operators
-            return self.run(input)[0]
-        from stbp.nn.plan import plan  # which imports this file
-
-        x, modules, done = self._enter(input), list(self), 0
+            for module in modules:
+                x = _called(module, x)
+            return _dense(x)
+        names, done = self._names(), 0
         while done < len(modules):
             x = _packed(x)
-            chain = plan(modules[done:], x, done)
-            if chain.length:
-                x = chain.run(x)
+            run = plan(modules[done:], x, names[done:])
+            if run.length:
+                _note_run(names[done : done + run.length])
+                x = run(x)
             else:
-                module = modules[done]
-                x = _apply(module, _dense(x) if isinstance(module, LIF) else x)
-            done += max(1, chain.length)
+                name = names[done] if names else str(done)
+                if run.reason:
+                    dispatch.refuse(name, run.reason)
+                with dispatch.layer(name):
+                    x = _called(modules[done], x)
+            done += max(1, run.length)
         return _dense(x)
 
-    def run(self, x: Tensor | Spikes, state: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """Output spikes, and the state of every neuron layer to go on from.
+    def run(self, x: Tensor | Spikes, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
+        """Output, and the state of every layer with a memory to go on from.
 
         Two windows in a row, the second given the state that the first returned, equal one long window, bit for bit.
 
         Raises:
             ValueError: `state` holds another number of layers than the network.
+            TypeError: a layer does not say how it goes on from a state.
         """
-        layers = sum(isinstance(module, LIF) for module in self)
-        if state is not None and len(state) != layers:
-            raise ValueError(f"state must hold one entry for each of the {layers} neuron layers; got {len(state)}")
-        given: Iterator[State | None] = iter(state if state is not None else [None] * layers)
-        states: list[State] = []
-        x = self._enter(x)
-        for module in self:
-            if isinstance(module, LIF):
-                x, after = module.run(_dense(x), next(given))
-                states.append(after)
-            else:
-                x = _apply(module, x)
+        remembering = [module for module in self if hasattr(module, "run")]
+        if state is not None and len(state) != len(remembering):
+            raise ValueError(
+                f"state must hold one entry for each of the {len(remembering)} layers with a memory; got {len(state)}"
+            )
+        given: Iterator[Any] = iter(state if state is not None else [None] * len(remembering))
+        states: list[Any] = []
+        x = _entered(x)
+        names = self._names()
+        for index, module in enumerate(self):
+            with dispatch.layer(names[index] if names else ""):
+                if hasattr(module, "run"):
+                    x, after = _continued(module, x, next(given), index)
+                    states.append(after)
+                else:
+                    _check_stateless(module, index)
+                    x = _called(module, x)
         return _dense(x), states
 
-    @torch.no_grad()
     def record(self, x: Tensor | Spikes) -> list[Trace]:
-        """Potential and spikes of every neuron layer for a window that starts at rest; no gradient."""
-        traces, x = [], self._enter(x)
-        for index, module in enumerate(self):
-            if isinstance(module, LIF):
-                u, x = module.trace(_dense(x))
-                traces.append(Trace(index, u, x))
-            else:
-                x = _apply(module, x)
-        return traces
+        """As `stbp.nn.record(self, x)`: potential and spikes of every neuron layer, in order."""
+        return record(self, x)
 
-    def _enter(self, x: Tensor | Spikes) -> Tensor | Spikes:
-        return _FLATTEN(x) if self.flatten_input else x
+    def name(self, index: int | str) -> str:
+        """A layer in words, such as `layer 2 (Linear 800-10)` or `layer 3 (LIF behind Linear 800-10)`."""
+        return describe(self, str(index))
 
-    def name(self, index: int) -> str:
-        """Module `index` in words, such as `layer 2 (Linear 800-10)` or `layer 3 (LIF behind Linear 800-10)`."""
-        return f"layer {index} ({self._kind(index)})"
+    def _names(self) -> list[str]:
+        """Names of the layers for whoever watches which kernels run; none if nobody does."""
+        return [name_of(module, str(index)) for index, module in enumerate(self)] if dispatch.watched() else []
 
-    def _kind(self, index: int) -> str:
-        module = self[index]
-        if isinstance(module, Linear):
-            return f"Linear {module.in_features}-{module.out_features}"
-        if isinstance(module, Conv2d):
-            m, c, k, _ = module.weight.shape
-            return f"Conv2d {c}-{m}, {k}x{k}"
-        if isinstance(module, LIF) and index > 0:
-            return f"LIF behind {self._kind(index - 1)}"
-        return type(module).__name__
+
+class Frames(torch.nn.Module):
+    """A module that knows no time, run on all T*B frames of a window at once.
+
+    Args:
+        module: maps frames `[N, ...]` to `[N, ...]`, each for itself.
+
+    Raises:
+        ValueError: it holds layers that need the window.
+    """
+
+    stateless = True
+
+    def __init__(self, module: torch.nn.Module):
+        super().__init__()
+        self.module = module
+        _check_frames(module, "the module", trusted=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Residual(torch.nn.Module):
+    """A body and a shortcut around it, added: `body(x) + shortcut(x)`.
+
+    End the body with a synapse (or a norm) and put neurons behind the block to add currents; end it with neurons to add
+    spikes, as SEW-ResNet does (Fang et al., NeurIPS 2021), whose next layer then sees numbers 0, 1 and 2.
+
+    Args:
+        body: layers, as of a `Network`.
+        shortcut: a layer or network of the same output size; the identity by default.
+
+    Raises:
+        ValueError: body and shortcut give different sizes.
+    """
+
+    takes_spikes = True
+
+    def __init__(self, *body: torch.nn.Module, shortcut: torch.nn.Module | None = None):
+        super().__init__()
+        self.body = Network(*body)
+        around = [] if shortcut is None else [shortcut]
+        self.shortcut = shortcut if isinstance(shortcut, Network) else Network(*around)
+
+    def forward(self, x: Tensor | Spikes) -> Tensor:
+        return _sum(self.body(x), self.shortcut(x))
+
+    def run(self, x: Tensor | Spikes, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
+        """Output, and the states of body and shortcut; as `Network.run`."""
+        body, shortcut = (None, None) if state is None else state
+        y, after_body = self.body.run(x, body)
+        z, after_shortcut = self.shortcut.run(x, shortcut)
+        return _sum(y, z), [after_body, after_shortcut]
+
+
+def _note_run(names: Sequence[str]) -> None:
+    """Record which layers run as one operator."""
+    for name in names if len(names) > 1 else ():
+        dispatch.note("run", "forward", f"{names[0]} to {names[-1]}", layer=name)
+
+
+def _sum(y: Tensor, z: Tensor) -> Tensor:
+    if y.shape != z.shape:
+        raise ValueError(f"body and shortcut must give the same size; got {list(y.shape)} and {list(z.shape)}")
+    return y + z
+
+
+def _entered(x: Tensor | Spikes) -> Tensor | Spikes:
+    if len(x.shape) < 3:
+        raise ValueError(
+            f"x must be [T, B, ...], time first, then the batch; got {list(x.shape)}: a single sample is x[:, None]"
+        )
+    return x
 
 
 def _dense(x: Tensor | Spikes) -> Tensor:
@@ -123,13 +173,79 @@ def _dense(x: Tensor | Spikes) -> Tensor:
 
 def _packed(x: Tensor | Spikes) -> Tensor | Spikes:
     """Zeros and ones into which no gradient flows as `Spikes`, for the kernels."""
-    if isinstance(x, Spikes) or x.requires_grad or x.dim() < 3 or not dispatch.compiled(x):
+    if isinstance(x, Spikes) or x.requires_grad or not dispatch.compiled(x):
         return x
     return Spikes.packed(x) or x
 
 
-def _apply(module: torch.nn.Module, x: Tensor | Spikes) -> Tensor | Spikes:
-    if isinstance(module, _OVER_WINDOWS):
-        return module(x)
-    frames = _dense(x)
-    return module(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+def _is_torchs(module: torch.nn.Module) -> bool:
+    """Return whether torch itself wrote what the module computes."""
+    return type(module).forward.__module__.startswith("torch.")
+
+
+def _called(module: torch.nn.Module, x: Tensor | Spikes) -> Tensor | Spikes:
+    """Output of one layer for a window that starts at rest."""
+    if _is_torchs(module):
+        _check_frames(module, type(module).__name__)
+        frames = _dense(x)
+        return module(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+    return module(x if getattr(module, "takes_spikes", False) else _dense(x))
+
+
+# Layers of torch with a memory along their input, or that look at several samples at once.
+_SEQUENCES = (torch.nn.RNNBase, torch.nn.MultiheadAttention, torch.nn.Transformer, torch.nn.TransformerEncoder)
+
+
+def _check_frames(module: torch.nn.Module, where: str, trusted: bool = False) -> None:
+    """Raise ValueError if a module that would get frames needs the window, or may need it.
+
+    Args:
+        trusted: somebody said that it takes frames, so classes of others in it are none of our business.
+    """
+    for part in module.modules():
+        if isinstance(part, _SEQUENCES):
+            raise ValueError(
+                f"{where}: {type(part).__name__} has a memory of its own, frames would mix samples; wrap it in a module of "
+                "yours that takes the window [T, B, ...]"
+            )
+        if part is module or _is_torchs(part) or (trusted and not type(part).__module__.startswith("stbp.")):
+            continue
+        raise ValueError(
+            f"{where}, {type(module).__name__}, holds a {type(part).__name__}, which needs whole windows; use "
+            "stbp.nn.Network in its place, or stbp.nn.Frames if all of it takes frames"
+        )
+
+
+def _check_stateless(module: torch.nn.Module, index: int) -> None:
+    kind = type(module)
+    if _is_torchs(module) or (hasattr(module, "stateless") and speaks_for("stateless", kind)):
+        return
+    raise TypeError(
+        f"layer {index}, {kind.__name__}, does not say what it remembers: give it run(x, state) -> (o, state), or, if it "
+        "remembers nothing from step to step, the attribute stateless = True"
+    )
+
+
+def _continued(module: Any, x: Tensor | Spikes, state: Any, index: int) -> tuple[Tensor, Any]:
+    """Output of a layer with a memory, and its state; hooks see it called as they do in `forward`."""
+    kind = type(module)
+    if not speaks_for("run", kind) or "forward" in vars(module):
+        raise TypeError(
+            f"layer {index}, {kind.__name__}, has a forward of its own and an inherited run(x, state): "
+            "give it a run that goes with its forward"
+        )
+    x = x if getattr(module, "takes_spikes", False) else _dense(x)
+    if not (module._forward_hooks or module._forward_pre_hooks):
+        return module.run(x, state)
+    after: list[Any] = []
+
+    def forward(x: Tensor | Spikes) -> Tensor:
+        o, ended = module.run(x, state)
+        after.append(ended)
+        return o
+
+    module.forward = forward
+    try:
+        return module(x), after[0]
+    finally:
+        del module.forward

@@ -1,98 +1,179 @@
-"""Which modules of a network run as one operator: `plan`."""
+"""Which layers of a network run as one operator: layers are asked for their part of a run, and the parts are joined."""
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stbp import nn
 from stbp.ops import dispatch
 from stbp.ops.chain.op import chain
 from stbp.ops.spikes import Spikes
-from stbp.ops.stage import MAX_POOL, Neuron, Refused, Stage, conv_stage, current_stage, linear_stage
-
-_KINDS = {kind.forward: kind for kind in (nn.LIF, nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)}
+from stbp.ops.stage import Neuron, Refused, Stage, conv_stage, current_stage, linear_stage
 
 
-class Chain(NamedTuple):
-    """A run of modules as the stages of `stbp.ops.chain`."""
+class Pool(NamedTuple):
+    """Average of k x k areas, stride k."""
+
+    k: int
+
+
+class Flat(NamedTuple):
+    """Maps become one row of numbers."""
+
+
+class Synapse(NamedTuple):
+    """A linear synapse or a convolution: shape of the weight, and how it is moved over the maps."""
+
+    kind: str  # `linear` or `conv2d`
+    weight: tuple[int, ...]
+    bias: bool
+    stride: int = 1
+    padding: int = 0
+
+
+class Affine(NamedTuple):
+    """A scale and an offset for each output of the synapse in front, which they are folded into."""
+
+
+CURRENT = "its input is a current, not spikes"
+Piece = Pool | Flat | Synapse | Affine | Neuron
+
+
+class Part(NamedTuple):
+    """What a layer does in a run of layers: its piece, and the tensors that go with it (weight, bias; scale, offset)."""
+
+    piece: Piece
+    tensors: tuple[Tensor, ...] = ()
+
+
+class Run(NamedTuple):
+    """The longest run of layers from some layer on, as stages of `stbp.ops.chain`."""
 
     stages: tuple[Stage, ...] = ()
     parameters: Sequence[Tensor] = ()
-    # Modules that it stands for, from the first one given.
+    # Layers that it stands for.
     length: int = 0
+    # Why the layer behind the run is not part of it; empty at the end of a network.
+    reason: str = ""
 
-    def run(self, x: Tensor | Spikes) -> Tensor:
-        """Output spikes of the last stage, `[T, B, ...]`."""
+    def __call__(self, x: Tensor | Spikes) -> Tensor:
+        """Output of the last stage, `[T, B, ...]`."""
         return chain(x.bits if isinstance(x, Spikes) else x, self.stages, self.parameters)
 
 
-# Of a module its class and what else decides whether and how it can be part of a chain.
-Facts = tuple[Any, ...]
+def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, names: Sequence[str] = ()) -> Run:
+    """The longest run of layers, from the first, that the kernels take as one operator.
 
-
-def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, first: int = 0) -> Chain:
-    """The longest run of modules, from the first, that the kernels take as one operator.
-
-    Such a run is [pooling] + synapse + LIF, again and again; it starts from `Spikes`, or with a LIF from a current.
+    Such a run is [pooling] + synapse + neurons, again and again; it starts from `Spikes`, or with neurons from a current.
 
     Args:
-        x: the input of the first module, `[T, B, ...]`.
-        first: number of the first module in its network.
+        x: input of the first layer, `[T, B, ...]`.
+        names: names of the layers, for the record of what ran.
     """
-    packed = isinstance(x, Spikes)
-    if not packed and not (modules and isinstance(modules[0], nn.LIF)):
-        return Chain()
-    if not (dispatch.fused(others=(x.bits,)) if isinstance(x, Spikes) else dispatch.fused(x)) or _all_watched():
-        return Chain()
-    facts: list[Facts] = []
-    parameters: list[Tensor] = []
-    for module in modules:
-        own = _own(module)
-        fact = _facts(module, *own)
-        tensors = [p for p in own if p is not None]
-        if fact is None or any(p.device.type != x.device.type or p.dtype != torch.float32 for p in tensors):
-            break
-        facts.append(fact)
-        parameters += tensors
-    stages, used, length = _plan(tuple(facts), tuple(x.shape[2:]), packed, first)
-    return Chain(stages, parameters[:used], length)
+    bits = x.bits if isinstance(x, Spikes) else None
+    if not (dispatch.fused(x) if bits is None else dispatch.fused(others=(bits,))):
+        return Run(reason=dispatch.why_not(x) if bits is None else dispatch.why_not(others=(bits,)))
+    if _everything_is_watched():
+        return Run(reason="a global hook is called with every layer")
+    parts, ends, reason = _parts(modules, x.device.type)
+    pieces = tuple(part.piece for part in parts)
+    stages, used, why = _joined(pieces, tuple(x.shape[2:]), bits is not None)
+    length = ends[used - 1] if used else 0
+    parameters = [tensor for part in parts[:used] for tensor in part.tensors]
+    if names:
+        layers = (names[ends[i] - 1] for i in range(used) if _names_a_stage(pieces, i))
+        stages = tuple(stage._replace(layer=name) for stage, name in zip(stages, layers, strict=True))
+    if why == CURRENT and isinstance(x, Tensor) and x.requires_grad:
+        why = "a gradient flows into its input"
+    return Run(stages, parameters, length, why or reason)
 
 
-def _own(module: torch.nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias as they are registered: what is computed anew at every look, by a parametrization, is not."""
-    return module._parameters.get("weight"), module._parameters.get("bias")
+def _names_a_stage(pieces: tuple[Piece, ...], i: int) -> bool:
+    """Return whether a stage is called after piece i: after its synapse, or its neurons where it has no other."""
+    return isinstance(pieces[i], Synapse) or (i == 0 and isinstance(pieces[i], Neuron))
 
 
-def _facts(module: torch.nn.Module, weight: Tensor | None, bias: Tensor | None) -> Facts | None:
-    """None if it is no module of ours, one that computes something else, or one that somebody wants to see called."""
-    kind = _KINDS.get(type(module).forward)
-    if kind is None or "forward" in vars(module) or _watched(module):
-        return None
-    if isinstance(module, nn.LIF):
-        return kind, float(module.decay), float(module.threshold), module.surrogate, float(module.width), module.gate
-    if isinstance(module, nn.AvgPool2d):
-        return kind, module.kernel_size
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        if weight is None or "bias" not in module._parameters or (bias is not None and bias.shape != weight.shape[:1]):
-            return None
-        numbers = kind, weight.shape, bias is not None
-        return (*numbers, module.stride, module.padding) if isinstance(module, nn.Conv2d) else numbers
-    return (kind,)
+def _parts(modules: Sequence[torch.nn.Module], device: str) -> tuple[list[Part], list[int], str]:
+    """Parts of the first layers that have one, how many layers each and those before it stand for, and why no more."""
+    parts: list[Part] = []
+    ends: list[int] = []
+    for number, module in enumerate(modules, start=1):
+        part = asked(module)
+        if isinstance(part, Refused):
+            return parts, ends, part.reason
+        for tensor in part.tensors:
+            if tensor.device.type != device:
+                return parts, ends, f"its weight is on {tensor.device.type}, the input on {device}"
+            if tensor.dtype != torch.float32:
+                return parts, ends, f"its weight is {str(tensor.dtype).removeprefix('torch.')}; the kernels take float32"
+        if not isinstance(part.piece, Affine):
+            parts.append(part)
+            ends.append(number)
+        elif parts and isinstance(parts[-1].piece, Synapse):
+            parts[-1], ends[-1] = _folded(parts[-1], *part.tensors), number
+        else:
+            return parts, ends, "it stands behind no synapse that it could be folded into"
+    return parts, ends, ""
 
 
-def _watched(module: torch.nn.Module) -> bool:
-    """Whether somebody wants to see this very module being called."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def _folded(synapse: Part, scale: Tensor, offset: Tensor) -> Part:
+    """The synapse whose currents are scaled and moved."""
+    assert isinstance(synapse.piece, Synapse)
+    weight, *bias = synapse.tensors
+    scaled = weight * scale.view(-1, *[1] * (weight.dim() - 1))
+    return Part(synapse.piece._replace(bias=True), (scaled, bias[0] * scale + offset if bias else offset))
 
 
-def _all_watched() -> bool:
-    """Whether somebody wants to see every module being called."""
+def asked(module: torch.nn.Module) -> Part | Refused:
+    """What a layer says of its part in a run, unless somebody changed or wants to see what its `forward` does."""
+    if hooks := _hooks(module):
+        return Refused("" if all(hasattr(hook, "tap") for hook in hooks) else "it has a hook, which sees it called")
+    if not hasattr(module, "stage"):
+        return Refused(f"{type(module).__name__} says nothing of a part in a fused run")
+    if not speaks_for("stage", type(module)) or "forward" in vars(module):
+        return Refused(f"{type(module).__name__} has a forward of its own, and no stage that goes with it")
+    return module.stage()  # pyright: ignore[reportCallIssue]
+
+
+@functools.lru_cache(maxsize=1024)
+def speaks_for(name: str, kind: type) -> bool:
+    """Return whether what a class says by `name` goes with its `forward` and `run`: no subclass changed these alone."""
+
+    def definer(attribute: str) -> type:
+        return next((base for base in kind.__mro__ if attribute in vars(base)), object)
+
+    return all(issubclass(definer(name), definer(method)) for method in ("forward", "run"))
+
+
+def parameters_of(module: torch.nn.Module) -> tuple[Tensor, ...] | Refused:
+    """Weight and, if there is one, bias as they are registered.
+
+    What a parametrization computes anew at every look is not registered.
+    """
+    own = module._parameters
+    weight, bias = own.get("weight"), own.get("bias")
+    if weight is None or "bias" not in own:
+        return Refused("its weight or bias is computed or replaced, not registered")
+    if bias is None:
+        return (weight,)
+    if bias.shape != weight.shape[:1]:
+        return Refused(f"its bias has {len(bias)} values for {len(weight)} outputs")
+    return weight, bias
+
+
+def _hooks(module: torch.nn.Module) -> list[object]:
+    return [
+        *module._forward_hooks.values(),
+        *module._forward_pre_hooks.values(),
+        *module._backward_hooks.values(),
+        *module._backward_pre_hooks.values(),
+    ]
+
+
+def _everything_is_watched() -> bool:
     everywhere = torch.nn.modules.module
     return bool(
         everywhere._global_forward_hooks
@@ -102,60 +183,67 @@ def _all_watched() -> bool:
     )
 
 
-# Found once for a network: asking anew in every step took 0.15 ms of one of 784-800-10.
+class _Maps:
+    """Where a run has come to: size of what comes in, and what stands between the last neurons and the next synapse."""
+
+    def __init__(self, size: tuple[int, ...]):
+        self.size, self.flat, self.pool = size, False, 1
+
+    def pooled(self, k: int) -> str:
+        """Pool, or return why not."""
+        if self.flat or self.pool > 1:
+            return "pooling stands behind a flattening or another pooling"
+        if len(self.size) != 3 or k > min(self.size[1:]):
+            return f"areas of {k}x{k} do not fit into {list(self.size)}"
+        self.pool = k
+        return ""
+
+    def into(self, synapse: Synapse, first: bool) -> Stage | Refused:
+        """The stage of a synapse that stands here, without its neurons."""
+        if synapse.kind == "linear":
+            return self._into_linear(synapse, first)
+        if self.flat or len(self.size) != 3 or self.size[0] != synapse.weight[1]:
+            return Refused(f"its input is {list(self.size)}, not maps of {synapse.weight[1]} channels")
+        return conv_stage(self.size, synapse.weight, synapse.bias, synapse.stride, synapse.padding, self.pool)
+
+    def _into_linear(self, synapse: Synapse, first: bool) -> Stage | Refused:
+        outputs, inputs = synapse.weight
+        size = self.size
+        if first and self.pool == 1:  # in the order of the input: nothing to sort
+            size = (math.prod(size),)
+        channels, height, width = (*size, 1, 1)[:3]
+        seen = channels * (height // self.pool) * (width // self.pool)
+        if seen != inputs:
+            return Refused(f"its input has {seen} numbers, its weight is for {inputs}")
+        return linear_stage(size, outputs, synapse.bias, self.pool)
+
+
+# Found once for a network: a plan is asked for in every step.
 @functools.lru_cache(maxsize=256)
-def _plan(
-    modules: tuple[Facts, ...], size: tuple[int, ...], packed: bool, first: int
-) -> tuple[tuple[Stage, ...], int, int]:
-    """Stages of the chain, how many parameters are theirs, and for how many modules it stands."""
+def _joined(pieces: tuple[Piece, ...], size: tuple[int, ...], packed: bool) -> tuple[tuple[Stage, ...], int, str]:
+    """Stages of the run, how many pieces are theirs, and why the next piece is not."""
     stages: list[Stage] = []
-    parameters, length, flat, pool, layer = 0, 0, False, 1, first
-    stage: Stage | None = None
-    for index, (kind, *numbers) in enumerate(modules):
-        if kind is nn.LIF:
-            if index == 0 and not packed:
-                stage = _taken(current_stage(size, None))
+    used, maps = 0, _Maps(size)
+    stage: Stage | Refused | None = None if packed else current_stage(size, None)
+    for index, piece in enumerate(pieces):
+        reason = ""
+        if isinstance(stage, Refused):
+            reason = stage.reason
+        elif isinstance(piece, Neuron):
             if stage is None:
-                break
-            stages.append(stage._replace(neuron=Neuron.of(*numbers), layer=str(layer)))
-            parameters += 0 if stage.kind == "current" else 1 + stage.bias
-            length, size, flat, pool, stage = index + 1, stage.outputs, False, 1, None
+                reason = "no synapse stands in front of the neurons"
+            else:
+                stages.append(stage._replace(neuron=piece))
+                used, stage, maps = index + 1, None, _Maps(stages[-1].outputs)
         elif stage is not None:
-            break
-        elif kind is nn.Flatten:
-            flat = True
-        elif kind is nn.AvgPool2d:
-            if flat or pool > 1 or len(size) != 3 or numbers[0] > min(MAX_POOL, *size[1:]):
-                break
-            pool = numbers[0]
-        else:
-            stage = (_linear if kind is nn.Linear else _conv)(numbers, size, flat, pool, not stages)
-            layer = first + index
-            if stage is None:
-                break
-    return tuple(stages), parameters, length
-
-
-def _taken(stage: Stage | Refused) -> Stage | None:
-    return stage if isinstance(stage, Stage) else None
-
-
-def _linear(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
-    """The stage of a linear synapse with the pooling before it; None if sizes differ or the kernels do not take it."""
-    (outputs, inputs), bias = numbers
-    if first and pool == 1 and flat:  # in the order of the input: nothing to sort
-        size = (math.prod(size),)
-    maps, height, width = (*size, 1, 1)[:3]
-    if len(size) != (3 if flat and len(size) > 1 else 1):
-        return None
-    if maps * (height // pool) * (width // pool) != inputs:
-        return None
-    return _taken(linear_stage(size, outputs, bias, pool))
-
-
-def _conv(numbers: Sequence[Any], size: tuple[int, ...], flat: bool, pool: int, first: bool) -> Stage | None:
-    """The same of a convolution."""
-    weight, bias, stride, padding = numbers
-    if flat or len(size) != 3 or size[0] != weight[1]:
-        return None
-    return _taken(conv_stage(size, weight, bias, stride, padding, pool))
+            reason = "no neurons stand right behind it" if packed or stages else CURRENT
+        elif isinstance(piece, Flat):
+            maps.flat = True
+        elif isinstance(piece, Pool):
+            reason = maps.pooled(piece.k)
+        elif isinstance(piece, Synapse):
+            stage = maps.into(piece, not stages)
+            reason = stage.reason if isinstance(stage, Refused) else ""
+        if reason:
+            return tuple(stages), used, reason
+    return tuple(stages), used, "" if used == len(pieces) else "no neurons stand right behind it"

@@ -2,10 +2,12 @@
 
 import torch
 
-from stbp import nn
+from stbp.nn.build import build as build_spiking
+from stbp.nn.layers import LIF
+from stbp.nn.network import Network
 
 
-def build(notation: str, seed: int = 0) -> nn.Network:
+def build(notation: str, seed: int = 0) -> Network:
     """An ordinary network with the synapses of `stbp.nn.build(notation)`.
 
     A ReLU stands behind every synapse but the last, whose outputs `[1, B, K]` are the class scores. Weights are drawn
@@ -18,6 +20,6 @@ def build(notation: str, seed: int = 0) -> nn.Network:
     Raises:
         ValueError: the message names the part of the notation and what is allowed.
     """
-    spiking = nn.build(notation, init="torch", seed=seed)
-    modules = [torch.nn.ReLU() if isinstance(module, nn.LIF) else module for module in spiking]
-    return nn.Network(*modules[:-1], flatten_input=spiking.flatten_input)
+    spiking = build_spiking(notation, init="torch", seed=seed)
+    modules = [torch.nn.ReLU() if isinstance(module, LIF) else module for module in spiking]
+    return Network(*modules[:-1])
