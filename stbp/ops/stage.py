@@ -1,6 +1,6 @@
 """`Stage` and `Neuron`: a synapse with its pooling and its neurons, the unit that a run of layers is made of.
 
-A stage is the same object from a module down to `ops/chain/call.py`, which lays it out for C++.
+A stage is the same object from a module down to `ops/call.py`, which lays it out for C++.
 """
 
 from collections.abc import Sequence

@@ -10,8 +10,8 @@ import pytest
 
 from stbp.names import Surrogate
 from stbp.ops import native
-from stbp.ops.chain import call
-from stbp.ops.neuron.op import Neuron
+from stbp.ops import call
+from stbp.ops.neuron.op import NeuronStruct
 
 if native.kernels() is None:
     pytest.skip(f"no kernels to test: {native.why_not()}", allow_module_level=True)
@@ -41,7 +41,7 @@ def test_the_structures_have_the_size_that_the_kernels_expect():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that may end")
 @pytest.mark.parametrize("number", [-1, len(get_args(Surrogate))])
 def test_an_unknown_surrogate_is_no_other_curves_gradient(number):
-    neuron = Neuron(surrogate=number)
+    neuron = NeuronStruct(surrogate=number)
     out, into = os.pipe()
     child = os.fork()
     if not child:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stbp import Spikes, nn, ops
 from stbp.nn import plan
 from stbp.ops import dispatch, native
-from stbp.ops.chain import call
+from stbp.ops import call
 from stbp.ops.chain import op as chain_op
 from stbp.ops.chain import reference as chain_reference
 from stbp.ops.encode import reference as encode_reference

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stbp.ops import dispatch
-from stbp.ops.chain.call import Call, saved_bytes
+from stbp.ops.call import Call, saved_bytes
 from stbp.ops.stage import Stage, decode, encode
 
 _FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
