@@ -26,7 +26,7 @@ def _run(x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], save:
     if out.numel():
         call.keep(window, rest)
         call.forward(out)
-        call.note({0: "forward"})
+        call.note(["forward"])
     return (out, window, rest) if save else (out, window.new_empty(0), rest.new_empty(0))
 
 
@@ -41,11 +41,13 @@ def _chain(
 @_chain.register_fake
 def _(x, parameters, layout, numbers, save):
     stages = decode(layout, numbers)
-    sizes = saved_bytes(stages, x.shape[0], x.shape[1], True) if save else (0, 0)
+    sizes = 0, 0
     if dispatch.triton(x, *parameters):
         from stbp.ops.chain import gpu
 
         sizes = gpu.saved_bytes(stages, x.shape[0], x.shape[1], save), 0
+    elif save:
+        sizes = saved_bytes(stages, x.shape[0], x.shape[1], save)
     out = torch.empty((*x.shape[:2], *stages[-1].outputs), dtype=torch.float32, device=x.device)
     window, rest = (torch.empty(size, dtype=torch.uint8, device=x.device) for size in sizes)
     return out, window, rest
@@ -68,7 +70,7 @@ def _run_back(
     call = Call(x, stages, parameters, True)
     call.keep(window, rest)
     call.backward(grad.contiguous(), grads, needs)
-    call.note({1: "weight", 2: "input"})
+    call.note(["weight", "input"])
     return grads
 
 
@@ -160,7 +162,7 @@ def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> 
     out = torch.empty((*bits.shape[:2], *stage.outputs), **_FLOAT)
     if out.numel():
         call.forward(out)
-        call.note({0: "forward"}, dispatch.current_layer())
+        call.note(["forward"], dispatch.current_layer())
     return out
 
 
@@ -177,5 +179,5 @@ def synapse_backward(
         return grads[0].zero_(), grads[1].zero_()
     call = Call(bits, [stage], [weight, grads[1]], True)  # what a bias holds is not read on the way back
     call.backward(grad.contiguous(), [bits, *grads], [False, *needs])
-    call.note({1: "weight"}, dispatch.current_layer())
+    call.note(["weight"], dispatch.current_layer())
     return grads[0], grads[1]

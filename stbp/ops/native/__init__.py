@@ -51,6 +51,18 @@ def call(name: str, *arguments: Any) -> Any:
     return getattr(library, name)(*arguments)
 
 
+def names(function: str) -> list[str]:
+    """Return the names that a function of the loaded library lists, in the order of their numbers.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    library = kernels()
+    if library is None:
+        raise RuntimeError(why_not())
+    return ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(",")
+
+
 def isa() -> str | None:
     """The instruction set of the loaded kernels, None without kernels."""
     return _load().isa

@@ -46,8 +46,11 @@ inline void fire_at(const Window& w, const Stage& s, const Maps& m, int p, int t
 // W as rows [dy][dx][input map][tile], tile after tile; zero beyond the last output.
 inline size_t conv_rows(const Stage& s) { return (size_t)s.k * s.k * s.C; }
 
-// Number of the row that map 0 at an input position has for the output at (0, 0).
+// Number of the row that map 0 at an input position has for the output at (0, 0); for the output at (y, x) it is
+// `shift` less.
 inline uint32_t conv_row(const Stage& s, int y, int x) { return (uint32_t)(((y + s.pad) * s.k + x + s.pad) * s.C); }
+
+inline ptrdiff_t shift(const Stage& s, int y, int x) { return (ptrdiff_t)(y * s.k + x) * s.stride * s.C; }
 
 inline void pack_conv(const Stage& s, Tile tile, float* rows) {
     int area = s.k * s.k, width = tile.width(), valid = std::min(width, s.M - tile.first);
@@ -59,7 +62,7 @@ inline void pack_conv(const Stage& s, Tile tile, float* rows) {
 }
 
 // The events of one step, column after column of outputs: those of the k columns that an output sees, in the order of
-// rows. What the output at (y, x) sees is then one stretch of the list of column x: row[y] to row[y + k].
+// rows. What the output at (y, x) sees is then one stretch of the list of column x: row[y * stride] and k rows on.
 struct Strips {
     size_t room;
     Buffer<uint32_t> id, row;
@@ -76,7 +79,7 @@ struct Strips {
         int PH = s.PH(), PW = s.PW();
         for (int x = 0; x < s.OW; x++) {
             uint32_t n = (uint32_t)(x * room);
-            int first = std::clamp(x - s.pad, 0, PW), end = std::clamp(x - s.pad + s.k, 0, PW);
+            int left = x * s.stride - s.pad, first = std::clamp(left, 0, PW), end = std::clamp(left + s.k, 0, PW);
             for (int y = 0; y < rows; y++) {
                 row[(size_t)x * rows + y] = n;
                 if (y < s.pad || y >= s.pad + PH) continue;
@@ -97,12 +100,12 @@ template <int U, bool VALUED, class F>
 inline void conv_step(const Stage& s, const Strips& strips, const float* rows, const float* start, F&& sink) {
     for (int y = 0; y < s.OH; y++)
         for (int x = 0; x < s.OW; x++) {
-            const uint32_t* row = strips.row.data() + (size_t)x * strips.rows;
+            const uint32_t* row = strips.row.data() + (size_t)x * strips.rows + y * s.stride;
             int p = y * s.OW + x;
-            const float* shifted = rows - (ptrdiff_t)(y * s.k + x) * s.C * (U * UNIT);
+            const float* shifted = rows - shift(s, y, x) * (U * UNIT);
             Sum<U> sum;
             for (int v = 0; v < U * PER_UNIT; v++) sum.v[v] = load(start + p * s.Mp() + v * LANES);
-            sum = add_rows<U, VALUED>(sum, shifted, strips.id.data(), strips.value.data(), row[y], row[y + s.k]);
+            sum = add_rows<U, VALUED>(sum, shifted, strips.id.data(), strips.value.data(), row[0], row[s.k]);
             sink(p, sum);
         }
 }
@@ -156,7 +159,7 @@ inline Events read_conv(const Window& w, const Stage& s, const Stage* before, in
     return read_stage(w, s, stage_bits(w, s, before, b, own), base.data(), true);
 }
 
-inline void conv_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path, double* density) {
+inline void conv_forward(const Window& w, const Stage& s, const Stage* before, bool last, Report& report) {
     Tiles tiles(s.M, conv_rows(s));
     Buffer<float> packed(conv_rows(s) * s.Mp());
     std::vector<size_t> events(w.B);
@@ -195,8 +198,8 @@ inline void conv_forward(const Window& w, const Stage& s, const Stage* before, b
     }
     double n = 0, all = (double)w.B * w.T * s.inputs();
     for (size_t count : events) n += count;
-    density[0] = all ? n / all : 0;
-    path[0] = 1;
+    report.events = all ? n / all : 0;
+    report.forward = Path::EVENTS;
 }
 
 // Neurons on maps of currents, or without maps where P is 1.

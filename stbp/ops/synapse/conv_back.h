@@ -7,7 +7,11 @@
 
 namespace stbp {
 
-// W for the gradient of the input: [unit of 16 input maps][rows of the kernel][output map][row][dx][16].
+// Columns of the kernel taken together: their sums slide through registers, so a wider kernel is done in parts.
+constexpr int KERNEL_COLUMNS = 7;
+
+// W for the gradient of the input: [unit of 16 input maps][rows of the kernel][columns][output map][row][column][16],
+// rows and columns in parts of those that are taken together.
 inline Buffer<float> pack_conv_back(const Stage& s) {
     size_t units = round_up(s.C, UNIT) / UNIT, area = (size_t)s.k * s.k;
     Buffer<float> packed(units * area * s.M * UNIT);
@@ -15,11 +19,14 @@ inline Buffer<float> pack_conv_back(const Stage& s) {
     for (int n = 0; n < s.M; n++)
         for (int c = 0; c < s.C; c++)
             for (int dy = 0; dy < s.k; dy++) {
-                int first = dy / tuning::KERNEL_ROWS * tuning::KERNEL_ROWS, rows = std::min(tuning::KERNEL_ROWS, s.k - first);
-                size_t group = (c / UNIT * area + (size_t)first * s.k) * s.M;
-                float* to = packed.data() + (group + ((size_t)n * rows + dy - first) * s.k) * UNIT;
-                for (int dx = 0; dx < s.k; dx++)
-                    to[dx * UNIT + c % UNIT] = s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
+                int first = dy / tuning::KERNEL_ROWS * tuning::KERNEL_ROWS;
+                int rows = std::min(tuning::KERNEL_ROWS, s.k - first);
+                for (int dx = 0; dx < s.k; dx++) {
+                    int left = dx / KERNEL_COLUMNS * KERNEL_COLUMNS, columns = std::min(KERNEL_COLUMNS, s.k - left);
+                    size_t part = (c / UNIT * area + (size_t)first * s.k + (size_t)rows * left) * s.M;
+                    float* to = packed.data() + (part + ((size_t)n * rows + dy - first) * columns) * UNIT;
+                    to[(dx - left) * UNIT + c % UNIT] = s.weight[(((size_t)n * s.C + c) * s.k + dy) * s.k + dx];
+                }
             }
     return packed;
 }
@@ -37,12 +44,13 @@ inline void list_maps(const Window& w, const Stage& s, const float* a, Events& e
     e.count = n;
 }
 
-// Raw dX, [padded input position][T][step] for one unit of input maps, of R rows of a kernel K wide from dy on: the
-// sums of rows of inputs slide through registers along a row of outputs. Still to be summed back in time.
-template <int K, int R>
-inline void input_gradient_of_rows(const Window& w, const Stage& s, const Events& e, int dy, const float* weights,
-                                   float* to, size_t step) {
-    size_t position = w.T * step, down = (s.PW() + 2 * s.pad) * position;
+// Raw dX, [padded input position][T][step] for one unit of input maps, of a part of the kernel of R rows and K columns
+// from (dy, dx) on. With stride 1 the sums of rows of inputs slide through registers along a row of outputs, else an
+// output's are loaded and stored. Still to be summed back in time.
+template <int K, int R, bool SLIDES>
+inline void input_gradient_of_part(const Window& w, const Stage& s, const Events& e, int dy, int dx,
+                                   const float* weights, float* to, size_t step) {
+    size_t position = w.T * step, down = (s.PW() + 2 * s.pad) * position, stride = SLIDES ? 1 : s.stride;
     auto each = [](auto f) {
         for (int r = 0; r < R; r++)
             for (int v = 0; v < PER_UNIT; v++) f(r, v);
@@ -51,47 +59,44 @@ inline void input_gradient_of_rows(const Window& w, const Stage& s, const Events
         for (int y = 0; y < s.OH; y++) {
             const uint32_t* start = e.start.data() + ((size_t)t * s.OH + y) * s.OW;
             if (start[0] == start[s.OW]) continue;
-            float* row = to + (y + dy) * down + t * step;
+            float* row = to + (y * stride + dy) * down + dx * position + t * step;
             auto place = [&](int r, int x, int v) { return row + r * down + x * position + v * LANES; };
             Sum<R * K> sum = {};
             auto at = [&](int r, int x, int v) -> vf& { return sum.v[(r * K + x) * PER_UNIT + v]; };
-            for (int i = 0; i < K - 1; i++) each([&](int r, int v) { at(r, i, v) = load(place(r, i, v)); });
+            constexpr int NEW = SLIDES ? K - 1 : 0;    // the first column that an output does not share with the last
+            for (int i = 0; i < NEW; i++) each([&](int r, int v) { at(r, i, v) = load(place(r, i, v)); });
             for (int x = 0; x < s.OW; x++) {
-                each([&](int r, int v) { at(r, K - 1, v) = load(place(r, x + K - 1, v)); });
+                int left = (int)(x * stride);
+                for (int i = NEW; i < K; i++) each([&](int r, int v) { at(r, i, v) = load(place(r, left + i, v)); });
                 sum = add_rows<R * K, true>(sum, weights, e.id.data(), e.value.data(), start[x], start[x + 1]);
-                each([&](int r, int v) {
-                    store(place(r, x, v), at(r, 0, v));
-                    for (int i = 0; i < K - 1; i++) at(r, i, v) = at(r, i + 1, v);
-                });
+                for (int i = 0; i < K - NEW; i++) each([&](int r, int v) { store(place(r, left + i, v), at(r, i, v)); });
+                for (int i = 0; i < NEW; i++) each([&](int r, int v) { at(r, i, v) = at(r, i + 1, v); });
             }
-            for (int i = 0; i < K - 1; i++)
-                each([&](int r, int v) { store(place(r, s.OW + i, v), at(r, i, v)); });
+            for (int i = 0; i < NEW; i++) each([&](int r, int v) { store(place(r, s.OW + i, v), at(r, i, v)); });
         }
 }
 
-template <int K>
-inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e, const float* rows, float* to,
-                                size_t step) {
-    for (int dy = 0; dy < K; dy += tuning::KERNEL_ROWS) {
-        const float* weights = rows + (size_t)dy * s.M * (K * UNIT);
-        if (dy + tuning::KERNEL_ROWS <= K)
-            input_gradient_of_rows<K, tuning::KERNEL_ROWS>(w, s, e, dy, weights, to, step);
-        else
-            input_gradient_of_rows<K, 1>(w, s, e, dy, weights, to, step);
-    }
+template <int K, int R>
+inline void input_gradient_of_part(const Window& w, const Stage& s, const Events& e, int dy, int dx,
+                                   const float* weights, float* to, size_t step) {
+    if (s.stride == 1)
+        input_gradient_of_part<K, R, true>(w, s, e, dy, dx, weights, to, step);
+    else
+        input_gradient_of_part<K, R, false>(w, s, e, dy, dx, weights, to, step);
 }
 
-template <class F>
-inline void with_kernel(int k, F f) {
-    switch (k) {
-        case 1: return f(std::integral_constant<int, 1>{});
-        case 2: return f(std::integral_constant<int, 2>{});
-        case 3: return f(std::integral_constant<int, 3>{});
-        case 4: return f(std::integral_constant<int, 4>{});
-        case 5: return f(std::integral_constant<int, 5>{});
-        case 6: return f(std::integral_constant<int, 6>{});
-        default: return f(std::integral_constant<int, 7>{});
-    }
+inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e, const float* weights, float* to,
+                                size_t step) {
+    for (int dy = 0; dy < s.k; dy += tuning::KERNEL_ROWS)
+        for (int dx = 0; dx < s.k; dx += KERNEL_COLUMNS) {
+            int rows = std::min(tuning::KERNEL_ROWS, s.k - dy), columns = std::min(KERNEL_COLUMNS, s.k - dx);
+            with_number<KERNEL_COLUMNS>(columns, [&](auto k) {
+                with_number<tuning::KERNEL_ROWS>(rows, [&](auto r) {
+                    input_gradient_of_part<k, r>(w, s, e, dy, dx, weights, to, step);
+                });
+            });
+            weights += (size_t)rows * columns * s.M * UNIT;
+        }
 }
 
 // What a stage needs in every thread, and its gradient's sums of every group.
@@ -219,9 +224,7 @@ inline Above send_below(const Window& w, const MapStage& m, MapScratch& own, siz
     own.below.zero();
     size_t step = round_up(s.C, UNIT), part = (size_t)s.k * s.k * s.M * UNIT;
     for (size_t unit = 0; unit < step / UNIT; unit++)
-        with_kernel(s.k, [&](auto k) {
-            conv_input_gradient<k>(w, s, e, m.packed.data() + unit * part, own.below.data() + unit * UNIT, step);
-        });
+        conv_input_gradient(w, s, e, m.packed.data() + unit * part, own.below.data() + unit * UNIT, step);
     return {own.below.data(), step, w.T * step, s.pool, s.PH(), s.PW(), s.pad, true, s.neuron.back0};
 }
 
@@ -290,9 +293,10 @@ inline void maps_back(const Window& w, const Stage* stages, int n, Upper up) {
     for (int i = 0; i < n; i++) {
         double found = 0;
         for (int g = 0; g < groups; g++) found += sent[(size_t)g * n + i];
-        w.density[3 * i + 1] = samples ? found / (samples * w.T * stages[i].P() * stages[i].M) : 0;
-        w.path[3 * i + 1] = stages[i].kind == Kind::CURRENT || !stages[i].grad_weight ? 0 : 3;
-        w.path[3 * i + 2] = i ? 1 : 0;
+        Report& report = w.report[i];
+        report.gradient = samples ? found / (samples * w.T * stages[i].P() * stages[i].M) : 0;
+        if (stages[i].grad_weight) report.weight = Path::BY_SAMPLE;
+        if (i) report.input = Path::EVENTS;
     }
 }
 

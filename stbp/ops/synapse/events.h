@@ -179,9 +179,9 @@ struct Counts {
 inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, const uint32_t* base, bool positions) {
     int area = s.pool * s.pool, P = s.PH() * s.PW();
     float share = 1.0f / area;
-    Counts counts(w, s, bits, s.complement);
+    Counts counts(w, s, bits, s.complement());
     Events e;
-    if (s.complement) {
+    if (s.complement()) {
         e.usual = Buffer<float>((size_t)P * s.C);
         e.usual.zero();
         for (const Counts::Unit& u : counts.active)
@@ -189,7 +189,7 @@ inline Events read_stage(const Window& w, const Stage& s, const uint8_t* bits, c
                 e.usual[(size_t)u.position * s.C + u.unit * UNIT + c] = u.usual[c] * share;
     }
     e.id = Buffer<uint32_t>(counts.differences + UNIT);
-    if (area > 1 || s.complement) e.value = Buffer<float>(counts.differences + UNIT);
+    if (area > 1 || s.complement()) e.value = Buffer<float>(counts.differences + UNIT);
     e.start = Buffer<uint32_t>(positions ? (size_t)w.T * P + 1 : w.T + 1);
     uint32_t *start = e.start.data(), *id = e.id.data(), n = 0;
     float* value = e.value.data();

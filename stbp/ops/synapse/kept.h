@@ -1,12 +1,99 @@
+// What a stage leaves behind for the stage after it and for the backward pass: its spikes as bits, and its potentials.
+//
 // With the rectangle the backward pass needs of a neuron two bits, and the potential only within the window. So such
-// potentials alone are kept, one after another, and a bit each that says where they belong. What the others would have
-// taken is asked for, but never touched. Of a stage with maps the potentials of a sample follow each other, of a linear
-// stage those of a unit of 16 neurons, for as many samples as one thread does in a row.
+// potentials alone are kept, one after another, and a bit each that says where they belong; not of the last stage, whose
+// gradient comes from outside in full. What the others would have taken is asked for, but never touched. Of a stage with
+// maps the potentials of a sample follow each other, of a linear stage those of a unit of 16 neurons, for as many samples
+// as one thread does in a row.
 #pragma once
+
+#include <vector>
 
 #include "stbp/ops/synapse/stage.h"
 
 namespace stbp {
+
+// --- where it lies --------------------------------------------------------------------------------------------------
+
+// A number of bytes by the size of the window, which need not be known yet: fixed + sample * B + step * T * B.
+struct Bytes {
+    int64_t fixed = 0, sample = 0, step = 0;
+    int64_t of(int T, int B) const { return fixed + (sample + step * T) * B; }
+    int64_t of(const Window& w) const { return of(w.T, w.B); }
+    Bytes operator+(Bytes b) const { return {fixed + b.fixed, sample + b.sample, step + b.step}; }
+    Bytes operator*(int64_t n) const { return {fixed * n, sample * n, step * n}; }
+};
+
+inline int units_of(const Stage& s) { return (int)(s.Mp() / UNIT); }
+
+// A linear stage, for a unit of neurons: its potentials, and a vector more for each part, whose last one is written whole.
+constexpr Bytes KEPT_OF_UNIT{tuning::PARTS * UNIT * sizeof(float), 0, UNIT * sizeof(float)};
+// Its marks: 32 bits for a step of a sample, who fired and above them who is within reach.
+constexpr Bytes MARKS_OF_UNIT{0, 0, sizeof(uint32_t)};
+// Where in `u` the potentials of a sample begin.
+constexpr Bytes PLACES_OF_UNIT{0, sizeof(uint64_t), 0};
+
+// A stage with maps: the potentials of all samples, and a vector more for each, for it is written whole.
+inline Bytes kept_of_maps(const Stage& s) {
+    return {0, UNIT * (int)sizeof(float), s.P() * s.M * (int64_t)sizeof(float)};
+}
+
+// Lays the parts of all stages one behind another into the two tensors of a call, w.kept, and returns their sizes. The
+// first holds potentials of maps within reach: they are large, and as a tensor of their own the allocator keeps them
+// more easily. Where the memory is there, the stages are pointed at their parts.
+struct KeptSizes {
+    Bytes of[2];
+};
+
+inline KeptSizes lay_out(const Window& w, std::vector<Stage>& stages) {
+    KeptSizes total;
+    auto put = [&](int tensor, Bytes size) {
+        uint8_t* at = w.kept[tensor] ? w.kept[tensor] + total.of[tensor].of(w) : nullptr;
+        total.of[tensor] = total.of[tensor] + size;
+        return at;
+    };
+    auto last = [&](const Stage& s) { return &s == &stages.back(); };
+    auto keeps = [&](const Stage& s) { return w.save && s.fires && s.kind != Kind::LOOKUP; };
+    auto within_reach = [&](const Stage& s) {
+        return keeps(s) && s.kind != Kind::CURRENT && s.neuron.surrogate == Surrogate::rectangle && !last(s);
+    };
+    auto linear = [](const Stage& s) { return s.kind == Kind::LINEAR; };
+    for (Stage& s : stages) {    // multiples of a float first, so that none needs padding
+        Bytes all{0, 0, (int64_t)(s.width() * sizeof(float))};
+        bool some = within_reach(s);
+        Bytes size = !some ? all : linear(s) ? KEPT_OF_UNIT * units_of(s) : kept_of_maps(s);
+        if (keeps(s)) s.u = reinterpret_cast<float*>(put(some && !linear(s) ? 0 : 1, size));
+    }
+    for (Stage& s : stages)
+        if (within_reach(s) && linear(s)) s.inside = put(1, (MARKS_OF_UNIT + PLACES_OF_UNIT) * units_of(s));
+    for (Stage& s : stages)
+        if (within_reach(s) && !linear(s)) s.inside = put(1, {0, 0, (int64_t)s.bytes()});
+    for (Stage& s : stages)
+        if (!last(s)) s.bits = put(1, {0, 0, (int64_t)s.bytes()});
+    return total;
+}
+
+// The potentials of sample b of a stage with maps.
+inline float* kept_of_sample(const Window& w, const Stage& s, int b) {
+    return s.u + b * (kept_of_maps(s).of(w.T, 1) / sizeof(float));
+}
+
+// A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
+inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int first) {
+    return s.u + unit * (KEPT_OF_UNIT.of(w) / sizeof(float)) + (size_t)first * w.T * UNIT + part * UNIT;
+}
+
+// A linear stage's marks, unit by unit: [unit][B][T]. Of two threads that share out the units none writes where the other
+// does, as in rows of spikes they would; between processors without a common cache that takes longer than all else.
+inline uint32_t* marks_of(const Stage& s) { return reinterpret_cast<uint32_t*>(s.inside); }
+inline size_t marks_of_unit(const Window& w) { return MARKS_OF_UNIT.of(w) / sizeof(uint32_t); }
+
+// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the marks.
+inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
+    return s.inside + MARKS_OF_UNIT.of(w) * units_of(s) + PLACES_OF_UNIT.of(w) * unit + b * sizeof(uint64_t);
+}
+
+// --- potentials within reach ----------------------------------------------------------------------------------------
 
 inline vf half_window(const Stage& s) { return all(s.neuron.width / 2); }
 
@@ -57,13 +144,10 @@ struct Restorer {
     }
 };
 
-// Floats for the potentials of one sample of a stage with maps: all of them, and a vector, for it is written whole.
-inline size_t kept_room(const Window& w, const Stage& s) { return (size_t)w.T * s.P() * s.M + UNIT; }
-
 // From u, [P][T][Mp], to s.u and s.inside of sample b.
 inline void keep_maps(const Window& w, const Stage& s, int b, const float* u) {
     size_t width = w.T * s.width(), Mp = s.Mp();
-    float* to = s.u + b * kept_room(w, s);
+    float* to = kept_of_sample(w, s, b);
     uint8_t* inside = s.inside + b * width / 8;
     vf half = half_window(s);
     for (size_t i = 0; i < width; i += UNIT) {
@@ -76,30 +160,13 @@ inline void keep_maps(const Window& w, const Stage& s, int b, const float* u) {
 
 inline void restore_maps(const Window& w, const Stage& s, int b, float* u) {
     size_t width = w.T * s.width(), Mp = s.Mp();
-    const float* from = s.u + b * kept_room(w, s);
+    const float* from = kept_of_sample(w, s, b);
     const uint8_t *inside = s.inside + b * width / 8, *fired = s.bits + (size_t)b * w.T * s.bytes();
     Restorer restorer(s);
     for (size_t p = 0; p < (size_t)s.P(); p++)
         for (int t = 0; t < w.T; t++)
             for (size_t n = 0; n < Mp; n += UNIT, u += UNIT, inside += 2)
                 restorer.unit(half_word(inside), half_word(fired + (t * s.P() + p) * (Mp / 8) + n / 8), from, u);
-}
-
-// A linear stage: 32 bits for a unit of neurons and a step, who fired and above them who is within reach, unit by unit:
-// [unit][B][T]. Of two threads that share out the units none writes where the other does, as in rows of spikes they
-// would; between processors without a common cache that takes longer than all else.
-inline uint32_t* marks_of(const Stage& s) { return reinterpret_cast<uint32_t*>(s.inside); }
-inline size_t marks_of_unit(const Window& w) { return (size_t)w.B * w.T; }
-
-// A linear stage: where the potentials of a unit of neurons begin for the samples of one part.
-inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int first) {
-    return s.u + unit * ((size_t)w.B * w.T * UNIT + tuning::PARTS * UNIT) + (size_t)first * w.T * UNIT + part * UNIT;
-}
-
-// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the marks.
-inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
-    size_t marks = s.Mp() / UNIT * marks_of_unit(w) * sizeof(uint32_t);
-    return s.inside + marks + ((size_t)unit * w.B + b) * sizeof(uint64_t);
 }
 
 // Backward through U units of neurons of a linear stage for one sample, from what was kept: `g`, [T][U * 16], holds

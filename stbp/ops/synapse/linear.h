@@ -259,7 +259,7 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bo
     Input in;
     std::vector<size_t> events(w.B), rows(w.B);
     int K = s.inputs();
-    bool usual = s.complement && s.M > tuning::FEW_OUTPUTS && steps_per_input(w, s, before) >= tuning::usual_steps(w.T);
+    bool usual = s.complement() && s.M > tuning::FEW_OUTPUTS && steps_per_input(w, s, before) >= tuning::usual_steps(w.T);
     bool later = once && !usual && rows_of(w, s, before, 0).first;
     if (!later) in.coded.resize(w.B);
 #pragma omp parallel num_threads(w.threads)
@@ -288,15 +288,14 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bo
     return in;
 }
 
-inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, int* path,
-                           double* density) {
+inline void linear_forward(const Window& w, const Stage& s, const Stage* before, bool last, Report& report) {
     Window to = w;
     if (!last) to.out = nullptr;
     int K = s.inputs();
     Tiles tiles(s.M, K);
     Input in = read_batch(w, s, before, tiles.count == 1);
-    density[0] = in.density;
-    path[0] = in.dense ? 2 : 1;
+    report.events = in.density;
+    report.forward = in.dense ? Path::DENSE : Path::EVENTS;
     int parts = std::clamp((w.B + tuning::PART_SAMPLES - 1) / tuning::PART_SAMPLES, 1, tuning::PARTS);
     Buffer<uint32_t> own(s.bits && !s.inside ? s.Mp() / UNIT * marks_of_unit(w) : 1);
     uint32_t* marks = s.inside ? marks_of(s) : s.bits ? own.data() : nullptr;
@@ -332,9 +331,9 @@ inline void linear_forward(const Window& w, const Stage& s, const Stage* before,
                         to_dense(coded, w.T, K, x.data());
                         dense_product<U>(x.data(), K, w.T, K, rows.data(), bias.v, sink);
                     } else if (coded.value) {
-                        linear_events<U, true>(coded, w.T, rows.data(), bias, s.complement, sink);
+                        linear_events<U, true>(coded, w.T, rows.data(), bias, s.complement(), sink);
                     } else {
-                        linear_events<U, false>(coded, w.T, rows.data(), bias, s.complement, sink);
+                        linear_events<U, false>(coded, w.T, rows.data(), bias, s.complement(), sink);
                     }
                 }
             });

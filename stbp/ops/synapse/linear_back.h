@@ -53,7 +53,7 @@ inline Events nonzero(const float* a, int T, size_t width, int valid) {
 }
 
 // Lists of every sample, and whether a dense product is the faster way through them.
-inline void list_sent(const Window& w, const Stage& s, Sent& sent, double* density) {
+inline void list_sent(const Window& w, const Stage& s, Sent& sent, Report& report) {
     sent.events.resize(w.B);
 #pragma omp parallel for num_threads(w.threads) schedule(static)
     for (int b = 0; b < w.B; b++) {
@@ -66,8 +66,8 @@ inline void list_sent(const Window& w, const Stage& s, Sent& sent, double* densi
         if (some) n += sent.events[b].count, all += (double)w.T * s.M;
         if (w.skip) sent.live[b] = some;
     }
-    density[1] = all ? n / all : 0;
-    sent.dense = density[1] > tuning::DENSE;
+    report.gradient = all ? n / all : 0;
+    sent.dense = report.gradient > tuning::DENSE;
 }
 
 // Columns [first, first + width) of W in the order of our inputs: [M][width], zero beyond the last input.
@@ -308,13 +308,12 @@ inline std::vector<uint8_t> live_outside(const Window& w, const Stage& s) {
 }
 
 // The backward pass of a linear stage: gradients of its weight and bias, and with `sent` what the stage below needs.
-inline void linear_back(const Window& w, const Stage& s, const Stage* before, Upper up, Sent* sent, int* path,
-                        double* density) {
+inline void linear_back(const Window& w, const Stage& s, const Stage* before, Upper up, Sent* sent, Report& report) {
     bool weighted = s.grad_weight;
     Plan plan = plan_back(w, s, before, weighted);
     std::vector<Times> times;
     if (weighted && !plan.by_step) times = times_of(w, s, before, plan);
-    if (weighted) path[1] = plan.by_step ? 6 : plan.chunk == 1 ? 3 : 4;
+    if (weighted) report.weight = plan.by_step ? Path::BY_STEP : plan.chunk == 1 ? Path::BY_SAMPLE : Path::BY_INPUT;
     std::vector<uint8_t> live = up.sent ? up.sent->live : live_outside(w, s);
     if (sent) {
         sent->a = Buffer<float>((size_t)w.B * w.T * s.Mp());
@@ -355,8 +354,9 @@ inline void linear_back(const Window& w, const Stage& s, const Stage* before, Up
             }
         }
     }
-    if (sent) list_sent(w, s, *sent, density);
-    path[2] = !sent ? 0 : sent->dense ? 2 : 1;
+    if (!sent) return;
+    list_sent(w, s, *sent, report);
+    report.input = sent->dense ? Path::DENSE : Path::EVENTS;
 }
 
 }  // namespace stbp

@@ -5,6 +5,15 @@
 
 namespace stbp {
 
+// A row of pixels and its padding lie in one word of 64 bits, from any bit of its first byte on.
+constexpr int LOOKUP_WIDTH = 56;
+
+// True where a convolution of the network's own bits can be looked up.
+inline bool looks_up(const StageOrder& s) {
+    if (s.pool != 1 || s.M > UNIT || s.C * s.k > tuning::LOOKUP_ROWS || s.W + 2 * s.pad > LOOKUP_WIDTH) return false;
+    return ((size_t)s.C * s.k << s.k) * UNIT * sizeof(float) <= tuning::LOOKUP_BYTES;
+}
+
 // For row r = map * k + dy of the kernel and every pattern of its k pixels the sum of their weights: [rows][2^k][16].
 inline Buffer<float> tables_of(const Stage& s) {
     int rows = s.C * s.k, patterns = 1 << s.k;
@@ -47,11 +56,12 @@ struct Pixels {
         }
     }
 
+    // True if no pixel that the output at (y, x) sees ever fires.
     bool empty(const Stage& s, int y, int x) const {
         uint64_t seen = 0;
         for (int c = 0; c < s.C; c++)
-            for (int dy = 0; dy < s.k; dy++) seen |= any[(size_t)c * height + y + dy];
-        return !(seen >> x & ((1ull << s.k) - 1));
+            for (int dy = 0; dy < s.k; dy++) seen |= any[(size_t)c * height + y * s.stride + dy];
+        return !(seen >> x * s.stride & ((1ull << s.k) - 1));
     }
 };
 
@@ -66,10 +76,10 @@ inline void lookup_potentials(const Stage& s, int T, const Pixels& pixels, const
     for (int first = 0; first < T; first += STEPS, u += STEPS * UNIT) {
         int steps = std::min(STEPS, T - first);
         for (int r = 0; r < rows; r++) {    // first a loop that is all vectors
-            size_t row = (size_t)(r / s.k) * pixels.height + y + r % s.k;
+            size_t row = (size_t)(r / s.k) * pixels.height + y * s.stride + r % s.k;
             const uint64_t* word = pixels.word.data() + row * T + first;
             for (int t = 0; t < steps; t++)
-                entry[r * STEPS + t] = ((uint32_t)(word[t] >> x) & (patterns - 1)) * UNIT + r * patterns * UNIT;
+                entry[r * STEPS + t] = ((uint32_t)(word[t] >> x * s.stride) & (patterns - 1)) * UNIT + r * patterns * UNIT;
         }
         for (int t = 0; t < steps; t++) {
             Sum<1> sum = bias;
@@ -109,7 +119,7 @@ inline uint16_t fired(const Stage& s, const float* u) {
     return (uint16_t)bits;
 }
 
-inline void lookup_forward(const Window& w, const Stage& s, bool last, int* path, double* density) {
+inline void lookup_forward(const Window& w, const Stage& s, bool last, Report& report) {
     Buffer<float> table = tables_of(s);
     std::vector<size_t> events(w.B);
 #pragma omp parallel num_threads(w.threads)
@@ -143,8 +153,8 @@ inline void lookup_forward(const Window& w, const Stage& s, bool last, int* path
     }
     double n = 0, all = (double)w.B * w.T * s.inputs();
     for (size_t count : events) n += count;
-    density[0] = all ? n / all : 0;
-    path[0] = 5;
+    report.events = all ? n / all : 0;
+    report.forward = Path::LOOKUP;
 }
 
 }  // namespace stbp
