@@ -6,7 +6,6 @@ Measures `gradient_reach` on 500 test samples of each run and joins it to result
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from stbp.experiments.datasets import for_experiment
 from stbp.files import write_json
 from stbp.ops.spikes import Spikes
 from stbp.train import runs
-from stbp.train.evaluate import batch
 
 SAMPLES = 500
 FILE = Path(__file__).resolve().parent.parent / "results" / "reach" / "gradient.json"
@@ -62,10 +60,11 @@ def main() -> None:
         run = stbp.load_run(folder)
         e = run.experiment
         _, test_set = for_experiment(e, None if e.dataset in FILELESS else args.data)
-        x, y = batch(e, test_set, torch.arange(min(SAMPLES, len(test_set))), 0, torch.device("cpu"))
+        ids = torch.arange(min(SAMPLES, len(test_set)))
+        x, y = test_set.window(ids, 0, torch.device("cpu")), test_set.labels[ids]
         norms = gradient_reach(run.network, x, y).tolist()
         networks[e.name] = {
-            "experiment": dataclasses.asdict(e),
+            "experiment": e.flat(),
             "test_accuracy": run.test_accuracy,
             "samples": len(y),
             # of k = 0, 1, ... steps back; `relative` to k = 0

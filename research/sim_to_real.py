@@ -18,10 +18,12 @@ import torch
 import stbp
 from stbp.camera.fidelity import FITTED, number
 from stbp.camera.transfer import SHOWN
+from stbp.data.dataset import Windows
 from stbp.data.events.sets import joined, load_events
 from stbp.data.events.windows import EventWindows
 from stbp.files import write_json
 from stbp.train import evaluate
+from stbp.train.source import source
 
 FILE = Path(__file__).resolve().parent.parent / "results" / "simulation" / "transfer.json"
 
@@ -32,7 +34,9 @@ def judge(folder: Path, data: Path) -> dict[str, Any]:
     train, test = load_events("n-mnist", data)
     numbers = torch.tensor([number(name) for name in train.names] + [0] * len(test))
     real = EventWindows(joined(train, test))
-    found = list(evaluate.predictions(run.network, run.experiment, real, torch.arange(len(real))))
+    windows = Windows(real, run.experiment.window, run.experiment.seed)
+    batches = source(windows, None, 0, torch.device("cpu"), "real").plain()
+    found = list(evaluate.predictions(run.network, batches, run.experiment.readout))
     right = torch.cat([p == y for p, y in found]).cpu()
     is_test = torch.arange(len(real)) >= len(train)
     groups = {

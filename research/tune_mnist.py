@@ -79,7 +79,7 @@ TUNED: dict[str, tuple[dict[str, Any], tuple[dict[str, Any], ...]]] = {
 
 def trial(name: str, fields: dict[str, Any], data: Path) -> dict[str, Any]:
     """Train one setting."""
-    e = stbp.Experiment(name=name, validation=VALIDATION, **fields)
+    e = stbp.Experiment.of(name=name, validation=VALIDATION, **fields)
     run = stbp.fit(e, data=data, report=Silent())
     last = run.history[-1]
     accuracy, seconds = last["validation_accuracy"], run.summary["seconds"]

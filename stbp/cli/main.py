@@ -52,7 +52,8 @@ def list_(json: Json = False) -> None:
         _print_json(
             [
                 {
-                    **dataclasses.asdict(entry),
+                    "experiment": entry.experiment.flat(),
+                    "about": entry.about,
                     **tables.printed(name)._asdict(),
                     "results": [{key: r[key] for key in wanted if key in r} for r in ours[name]],
                 }

@@ -88,7 +88,8 @@ def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.DataSet | None, 
         return plot.surrogates(runs[0].experiment.width, runs[0].experiment.threshold) if runs else plot.surrogates()
     run = runs[0]
     if kind == "weights":
-        return plot.weights(run, run.shape)
+        C, H, W = run.shape
+        return plot.weights(run, (C, H, W))
     assert test_set is not None
     if kind == "confusion":
         return plot.confusion(evaluate(run, test_set), f"{run.experiment.name}, {run.experiment.network}")

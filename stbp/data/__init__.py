@@ -1,6 +1,6 @@
 """Data sets of images, and recordings of event cameras.
 
-The public names are `load`, `fetch_set`, `DataSet`, `ImageSet`, `read_events`, `write_events` and
+The public names are `load`, `fetch_set`, `DataSet`, `Windows`, `ImageSet`, `read_events`, `write_events` and
 `DataError`. They are resolved on first use, so that importing this package does not import torch.
 """
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stbp.data.dataset import DataSet as DataSet
+    from stbp.data.dataset import Windows as Windows
     from stbp.data.downloads import fetch_set as fetch_set
     from stbp.data.error import DataError as DataError
     from stbp.data.events.formats.reading import read_events as read_events
@@ -20,6 +21,7 @@ _HOMES = {
     "load": "stbp.data.sets",
     "fetch_set": "stbp.data.downloads",
     "DataSet": "stbp.data.dataset",
+    "Windows": "stbp.data.dataset",
     "ImageSet": "stbp.data.images",
     "read_events": "stbp.data.events.formats.reading",
     "write_events": "stbp.data.events.formats.reading",

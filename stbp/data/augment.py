@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float64, Int64, UInt8
 from torch import Tensor
 
-from stbp.config import Experiment
+from stbp.config import Window
 from stbp.ops.philox import IMAGES, philox
 
 _BITS = 8
@@ -27,17 +27,17 @@ _SPREAD = 2**16 / 3**0.5  # standard deviation of the odd numbers between -2^16 
 
 
 def augment(
-    images: UInt8[Tensor, "B C H W"], experiment: Experiment, epoch: int, ids: Int64[Tensor, " B"]
+    images: UInt8[Tensor, "B C H W"], how: Window, seed: int, epoch: int, ids: Int64[Tensor, " B"]
 ) -> UInt8[Tensor, "B C H W"]:
-    """The images with these ids as an epoch of training sees them; as they are where the experiment changes none."""
-    e, (height, width) = experiment, images.shape[2:]
-    if e.shift or e.elastic:
-        field = shifts(ids, e.shift, e.seed, epoch)
-        if e.elastic:
-            field = field + elastic_field(ids, height, width, e.elastic, e.seed, epoch)
+    """The images with these ids as an epoch of training sees them; unchanged where `how` asks for no change."""
+    height, width = images.shape[2:]
+    if how.shift or how.elastic:
+        field = shifts(ids, how.shift, seed, epoch)
+        if how.elastic:
+            field = field + elastic_field(ids, height, width, how.elastic, seed, epoch)
         images = moved(images, field)
-    if e.drop:
-        images = images * kept(ids, height * width, e.drop, e.seed, epoch).view(-1, 1, height, width)
+    if how.drop:
+        images = images * kept(ids, height * width, how.drop, seed, epoch).view(-1, 1, height, width)
     return images
 
 

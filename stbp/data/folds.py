@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from stbp.config import Experiment
-from stbp.data.dataset import DataSet, mean_input
+from stbp.config import Window
+from stbp.data.dataset import Samples, mean_input
 from stbp.data.error import DataError
 from stbp.ops.philox import SPLIT, random_words
 from stbp.ops.spikes import Spikes
@@ -25,7 +25,7 @@ def fold_of(labels: Int64[Tensor, " N"], folds: int) -> Int64[Tensor, " N"]:
     return fold
 
 
-def split(whole: DataSet, folds: int, fold: int) -> tuple["Part", "Part"]:
+def split(whole: Samples, folds: int, fold: int) -> tuple["Part", "Part"]:
     """Training and test set of a fold.
 
     Raises:
@@ -37,24 +37,27 @@ def split(whole: DataSet, folds: int, fold: int) -> tuple["Part", "Part"]:
     return Part(whole, (~tested).nonzero().flatten()), Part(whole, tested.nonzero().flatten())
 
 
-def validation_split(n: int, experiment: Experiment) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " V"]]:
-    """Ids of the samples to train on and of those held out for validation, drawn by the seed, each ascending."""
-    held_out = experiment.validation
+def validation_split(n: int, held_out: int, seed: int) -> tuple[Int64[Tensor, " M"], Int64[Tensor, " V"]]:
+    """Ids of the samples to train on and of those held out for validation, drawn by the seed, each ascending.
+
+    Raises:
+        ValueError: no sample is left to train on.
+    """
     if held_out >= n:
-        raise ValueError(f"validation must leave samples to train on: {experiment.dataset} has {n}; got {held_out}")
-    order = random_words(n, experiment.seed, SPLIT).argsort(stable=True)
+        raise ValueError(f"validation must leave samples to train on, of which there are {n}; got {held_out}")
+    order = random_words(n, seed, SPLIT).argsort(stable=True)
     return order[held_out:].sort().values, order[:held_out].sort().values
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Some samples of a data set; a `stbp.data.DataSet`.
+    """Some of the samples of a data set; `stbp.data.dataset.Samples`.
 
     Attributes:
         samples: `[N]`, the ids in the whole set. They, not the place in this one, decide a sample's random numbers.
     """
 
-    whole: DataSet
+    whole: Samples
     samples: Int64[Tensor, " N"]
 
     def __len__(self) -> int:
@@ -72,19 +75,19 @@ class Part:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the input in one step: C, H, W."""
+        """Shape of the input in one step: C, H, W."""
         return self.whole.shape
 
-    def rate(self, experiment: Experiment) -> float:
+    def encoded_rate(self, how: Window, seed: int) -> float:
         """Mean value of the input of up to 1,000 of these samples, spread evenly, at most 1."""
         cpu = torch.device("cpu")
-        return min(1.0, mean_input(len(self), lambda ids: self.window(ids, experiment, 0, cpu)))
+        return min(1.0, mean_input(len(self), lambda ids: self.encoded(ids, how, seed, 0, cpu)))
 
-    def window(
-        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    def encoded(
+        self, ids: Int64[Tensor, " B"], how: Window, seed: int, epoch: int, device: torch.device
     ) -> Tensor | Spikes:
         """As `DataSet.window`."""
-        return self.whole.window(self.samples[ids], experiment, epoch, device)
+        return self.whole.encoded(self.samples[ids], how, seed, epoch, device)
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
         """As `DataSet.picture`."""

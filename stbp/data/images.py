@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from stbp import ops
-from stbp.config import Experiment
+from stbp.config import Window
 from stbp.data.augment import augment
 from stbp.data.error import DataError
 from stbp.ops.spikes import Spikes
@@ -61,17 +61,17 @@ class ImageSet:
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
-    def rate(self, experiment: Experiment) -> float:
-        """Mean brightness of all pixels, in [0, 1]: the same for every experiment."""
+    def encoded_rate(self, how: Window, seed: int) -> float:
+        """Mean brightness of all pixels, in [0, 1], however they become windows."""
         # exact: the sum of bytes is an integer
         return self.images.sum(dtype=torch.int64).item() / (255 * max(1, self.images.numel()))
 
-    def window(
-        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    def encoded(
+        self, ids: Int64[Tensor, " B"], how: Window, seed: int, epoch: int, device: torch.device
     ) -> Tensor | Spikes:
-        """As `DataSet.window`: the images with these ids, augmented but in epoch 0, encoded as the experiment says."""
+        """As `DataSet.window`: the images with these ids, augmented but in epoch 0, and encoded."""
         images, ids = self.images[ids].to(device), ids.to(device)
-        return encode(augment(images, experiment, epoch, ids) if epoch else images, experiment, epoch, ids)
+        return encode(augment(images, how, seed, epoch, ids) if epoch else images, how, seed, epoch, ids)
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
         """The image itself."""
@@ -79,12 +79,20 @@ class ImageSet:
 
 
 def encode(
-    images: UInt8[Tensor, "B C H W"], experiment: Experiment, epoch: int, ids: Int64[Tensor, " B"]
+    images: UInt8[Tensor, "B *pixels"] | Float[Tensor, "B *pixels"],
+    how: Window,
+    seed: int,
+    epoch: int,
+    ids: Int64[Tensor, " B"],
 ) -> Tensor | Spikes:
-    """The network's input for images `[B, C, H, W]` with these ids; epoch 0 is kept for evaluation."""
-    if experiment.encoding == "static":
-        return ops.static(images, experiment.T)
-    return ops.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
+    """The network's input `[T, B, ...]` for images with these ids; epoch 0 is kept for evaluation.
+
+    Args:
+        images: `[B, ...]`, uint8, or float with values in [0, 1].
+    """
+    if how.encoding == "static":
+        return ops.static(images, how.T)
+    return ops.bernoulli(images, how.T, seed, epoch, ids)
 
 
 def _check_tensor(field: str, value: object, dtype: torch.dtype, ndim: int) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from stbp import ops
-from stbp.config import Experiment
+from stbp.config import Window
 from stbp.data.images import ImageSet
 from stbp.ops.philox import SEQUENCES, random_words
 from stbp.ops.spikes import Spikes
@@ -24,7 +24,7 @@ DENSITY, NOISE = 0.3, 0.02  # probability of a spike in a pattern; of one to be 
 
 @dataclass(frozen=True, eq=False)
 class SequenceSet:
-    """Labelled sequences; a `stbp.data.DataSet`.
+    """Labelled sequences of T steps; `stbp.data.dataset.Samples`.
 
     Attributes:
         values: `[N, T, n]`, uint8: n inputs in each of T steps, 0 (nothing) to 255 (a spike for sure).
@@ -40,21 +40,21 @@ class SequenceSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the input in one step: 1, 1, n."""
+        """Shape of the input in one step: 1, 1, n."""
         return 1, 1, self.values.shape[2]
 
-    def rate(self, experiment: Experiment) -> float:
-        """Mean value of all inputs per step, in [0, 1]: the same for every experiment."""
+    def encoded_rate(self, how: Window, seed: int) -> float:
+        """Mean value of all inputs per step, in [0, 1], however they become windows."""
         return self.values.sum(dtype=torch.int64).item() / (255 * max(1, self.values.numel()))
 
-    def window(
-        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    def encoded(
+        self, ids: Int64[Tensor, " B"], how: Window, seed: int, epoch: int, device: torch.device
     ) -> Tensor | Spikes:
         """As `DataSet.window`: each input of each step as a spike of that probability, or as a current."""
         values = self.values[ids].to(device)
-        if experiment.encoding == "static":
+        if how.encoding == "static":
             return (values.transpose(0, 1).float() / 255)[:, :, None, None]
-        drawn = ops.bernoulli(values, 1, experiment.seed, epoch, ids.to(device)).dense(torch.uint8)
+        drawn = ops.bernoulli(values, 1, seed, epoch, ids.to(device)).dense(torch.uint8)
         return Spikes.pack(drawn[0].transpose(0, 1)[:, :, None, None].contiguous())
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:

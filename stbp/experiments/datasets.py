@@ -8,7 +8,7 @@ import torch
 
 from stbp.config import RECORDED, SEQUENCES, Experiment
 from stbp.data import folds, sequences
-from stbp.data.dataset import DataSet
+from stbp.data.dataset import Samples, Windows
 from stbp.data.error import DataError
 from stbp.data.images import ImageSet
 from stbp.data.sets import load
@@ -18,14 +18,17 @@ N_MNIST = (60_000, 10_000)  # recordings of the full set
 _log = logging.getLogger(__name__)
 
 
-def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[DataSet, DataSet]:
+def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[Windows, Windows]:
     """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
-    if experiment.folds is None or experiment.fold is None:
-        return _splits(experiment, data)
-    return folds.split(_pooled(*_splits(experiment, data)), experiment.folds, experiment.fold)
+    asked = experiment.data
+    train, test = _splits(experiment, data)
+    if asked.folds is not None and asked.fold is not None:
+        train, test = folds.split(_pooled(train, test), asked.folds, asked.fold)
+    how, seed = experiment.window, experiment.training.seed
+    return Windows(train, how, seed), Windows(test, how, seed)
 
 
-def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
+def _splits(experiment: Experiment, data: str | Path | None) -> tuple[Samples, Samples]:
     """Training and test samples as they are published."""
     if experiment.dataset in SEQUENCES:
         return _sequences(experiment, data)
@@ -44,17 +47,17 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, D
     return load(experiment.dataset, data, experiment.image_size)
 
 
-def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[DataSet, DataSet]:
+def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[Samples, Samples]:
     name = experiment.dataset
     if name.startswith("mnist-rows"):
         train, test = load("mnist", data)
         return sequences.rows(train, name.endswith("permuted")), sequences.rows(test, name.endswith("permuted"))
     if data is not None:
-        raise DataError(f"{name} is drawn from random numbers; leave --data away, got {str(data)!r}")
+        raise DataError(f"{name} is drawn from random numbers; omit --data, got {str(data)!r}")
     return sequences.adding(experiment.T) if name == "adding" else sequences.recall(experiment.T)
 
 
-def _pooled(train: DataSet, test: DataSet) -> DataSet:
+def _pooled(train: Samples, test: Samples) -> Samples:
     """Training and test samples as one set, in this order."""
     if isinstance(train, ImageSet) and isinstance(test, ImageSet):
         images, labels = torch.cat([train.images, test.images]), torch.cat([train.labels, test.labels])

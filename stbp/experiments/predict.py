@@ -51,7 +51,7 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
     predictions = []
     for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
         with torch.no_grad():
-            o = read_out(run.network(x.to(device)), e)
+            o = read_out(run.network(x.to(device)), e.training.readout)
         counts = o.sum(0)[0].to(torch.int64).tolist()
         if max(counts) == 0:
             remark = "no output neuron fired: the label is a guess"
@@ -62,11 +62,12 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
 
 def _image(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
     """The input `[T, 1, C, H, W]` for an image file, and a remark."""
-    image = read_image(file, run.shape, invert)
+    C, H, W = run.shape
+    image = read_image(file, (C, H, W), invert)
     border = torch.cat([image[..., 0, :], image[..., -1, :], image[..., 0], image[..., -1]], -1)
     light = run.experiment.dataset not in SCALED and border.float().mean() > 127
     remark = "the ground is light; the built-in data sets have light strokes on dark: try --invert" if light else ""
-    return encode(image[None], run.experiment, 0, torch.zeros(1, dtype=torch.int64)), remark
+    return encode(image[None], run.experiment.window, run.experiment.seed, 0, torch.zeros(1, dtype=torch.int64)), remark
 
 
 def _recording(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
@@ -74,6 +75,7 @@ def _recording(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str
     from stbp.data.events.formats.reading import read_events
     from stbp.data.events.windows import window_of
 
-    x = window_of(read_events(file), run.experiment, run.shape[1:], str(file))
+    _, H, W = run.shape
+    x = window_of(read_events(file), run.experiment.window, (H, W), str(file))
     silent = x.density() == 0 if isinstance(x, Spikes) else not x.any()
     return x, "no events in the time that the network looks at" if silent else ""

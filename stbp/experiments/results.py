@@ -1,6 +1,5 @@
 """Published results: one JSON per number in `results/`."""
 
-import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +69,7 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
     accuracies = [summary["test_accuracy"] for _, summary, _ in runs]
     result = {
         "command": command(first) + ("" if seeds == [0] else f" --seed S  (S: {', '.join(map(str, seeds))})"),
-        "experiment": {k: v for k, v in dataclasses.asdict(first).items() if k not in VARIED},
+        "experiment": {k: v for k, v in first.flat().items() if k not in VARIED},
         "test_accuracy": accuracies,
         "seeds": seeds,
         "runs": [{"summary": summary, "metrics": metrics} for _, summary, metrics in runs],
@@ -95,20 +94,20 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
 
 def _runs(result: dict[str, Any]) -> list[tuple[Experiment, dict[str, Any], list[dict[str, Any]]]]:
     """The runs that a result without folds was joined from, as `_read` gives them."""
-    experiment = Experiment(**result["experiment"])
+    experiment = Experiment.of(**result["experiment"])
     return [(experiment.replace(seed=run["summary"]["seed"]), run["summary"], run["metrics"]) for run in result["runs"]]
 
 
 def _neutral(experiment: Experiment) -> Experiment:
     """What runs that belong together have in common."""
-    return dataclasses.replace(experiment, seed=0, fold=None if experiment.fold is None else 0)
+    return experiment.replace(seed=0, fold=None if experiment.fold is None else 0)
 
 
 def _read(folder: Path) -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:
     for name in ("config.json", "summary.json", "metrics.jsonl"):
         if not (folder / name).exists():
             raise ValueError(f"{folder} holds no finished run: there is no {name} in it")
-    experiment = Experiment(**json.loads((folder / "config.json").read_text()))
+    experiment = Experiment.of(**json.loads((folder / "config.json").read_text()))
     metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((folder / "summary.json").read_text())
     if summary["epochs"] != len(metrics) or (len(metrics) != experiment.epochs and experiment.patience is None):
@@ -121,8 +120,8 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
     entry = entries().get(experiment.name)
     if entry is None:
         raise ValueError(f"{experiment.name} is not registered: a published number needs an experiment in paper.py")
-    registered = dataclasses.asdict(entry.experiment)
-    return {k: v for k, v in dataclasses.asdict(experiment).items() if v != registered[k] and k not in VARIED}
+    registered = entry.experiment.flat()
+    return {k: v for k, v in experiment.flat().items() if v != registered[k] and k not in VARIED}
 
 
 def is_registered(experiment: Experiment) -> bool:

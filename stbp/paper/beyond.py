@@ -4,6 +4,7 @@ None of this is in the paper. Measured on all test samples, with the spikes that
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 from stbp import nn
-from stbp.config import Experiment
-from stbp.data import DataSet
+from stbp.data.dataset import Windows
 from stbp.data.images import ImageSet
 from stbp.experiments import results
 from stbp.experiments.datasets import for_experiment
 from stbp.ops.spikes import Spikes
 from stbp.paper.inference import COMMAND
 from stbp.train import runs
-from stbp.train.evaluate import BATCH, batch, device_called, load_run, predictions
+from stbp.train.evaluate import device_called, load_run, predictions
+from stbp.train.source import Batch, source
 
 SCALES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 4.0)
 
@@ -55,16 +56,16 @@ def measure(folder: Path, data: str | Path | None = None, device: str = "auto") 
         raise ValueError(f"{folder}: this is measured of spiking networks with encoding bernoulli and no readout")
     run.network.to(device_called(device))
     _, test_set = for_experiment(e, data)
-    if not isinstance(test_set, ImageSet):
+    if not isinstance(test_set.samples, ImageSet):
         raise ValueError(f"{folder}: this is measured on images; got dataset {e.dataset}")
     return {
         "command": COMMAND,
-        "experiment": {k: v for k, v in dataclasses.asdict(e).items() if k not in results.VARIED},
+        "experiment": {k: v for k, v in e.flat().items() if k not in results.VARIED},
         "seed": e.seed,
         "test_samples": len(test_set),
-        "accuracy_by_step": accuracy_by_step(run.network, e, test_set),
-        "density": [found._asdict() for found in accuracy_by_density(run.network, e, test_set)],
-        "operations": [found._asdict() for found in operations(run.network, e, test_set)],
+        "accuracy_by_step": accuracy_by_step(run.network, test_set),
+        "density": [found._asdict() for found in accuracy_by_density(run.network, test_set)],
+        "operations": [found._asdict() for found in operations(run.network, test_set)],
         "trained_at": run.summary["commit"],
         "versions": runs.versions(),
         "commit": runs.commit(),
@@ -72,29 +73,29 @@ def measure(folder: Path, data: str | Path | None = None, device: str = "auto") 
 
 
 @torch.no_grad()
-def accuracy_by_step(net: nn.Network, experiment: Experiment, samples: DataSet) -> list[float]:
+def accuracy_by_step(net: nn.Network, samples: Windows) -> list[float]:
     """Accuracy by the spikes counted up to each of the T steps; before the first spike the answer is class 0."""
-    right = torch.zeros(experiment.T, dtype=torch.int64)
-    for ids in torch.arange(len(samples)).split(BATCH):
-        x, y = batch(experiment, samples, ids, 0, _device(net))
+    right = torch.zeros(samples.how.T, dtype=torch.int64)
+    for x, y in _batches(net, samples):
         right += (net(x).cumsum(0).argmax(2) == y).sum(1).cpu()
     return (right.double() / len(samples)).tolist()
 
 
-def accuracy_by_density(net: nn.Network, experiment: Experiment, samples: ImageSet) -> list[Density]:
+def accuracy_by_density(net: nn.Network, samples: Windows) -> list[Density]:
     """Accuracy with the firing probability of every pixel multiplied by each of SCALES, cut at 1."""
-    found = []
+    found, images = [], samples.samples
+    assert isinstance(images, ImageSet)
     for scale in SCALES:
-        pixels = (samples.images * scale).round().clamp(max=255).to(torch.uint8)
-        scaled = dataclasses.replace(samples, images=pixels)
-        labelled = predictions(net, experiment, scaled, torch.arange(len(scaled)))
+        pixels = (images.images * scale).round().clamp(max=255).to(torch.uint8)
+        scaled = dataclasses.replace(samples, samples=dataclasses.replace(images, images=pixels))
+        labelled = predictions(net, _batches(net, scaled))
         right = sum(int((predicted == y).sum()) for predicted, y in labelled)
-        found.append(Density(scale, scaled.rate(experiment), right / len(scaled)))
+        found.append(Density(scale, scaled.rate(), right / len(scaled)))
     return found
 
 
 @torch.no_grad()
-def operations(net: nn.Network, experiment: Experiment, samples: DataSet) -> list[Operations]:
+def operations(net: nn.Network, samples: Windows) -> list[Operations]:
     """Synaptic operations of every synapse layer: each spike adds a weight to every neuron that it reaches.
 
     Behind pooling, where inputs are averages, each one that is not zero counts as a spike. The twin computes every
@@ -102,8 +103,8 @@ def operations(net: nn.Network, experiment: Experiment, samples: DataSet) -> lis
     """
     added: dict[int, float] = {}
     products: dict[int, int] = {}
-    for ids in torch.arange(len(samples)).split(BATCH):
-        passed: Tensor | Spikes = batch(experiment, samples, ids, 0, _device(net))[0]
+    for x, _ in _batches(net, samples):
+        passed: Tensor | Spikes = x
         passed = nn.Flatten()(passed) if net.flatten_input else passed
         for index, module in enumerate(net):
             after = module(passed)
@@ -124,5 +125,6 @@ def _additions(module: nn.Linear | nn.Conv2d, x: Tensor | Spikes) -> float:
     return float(reached.sum()) * len(module.weight)
 
 
-def _device(net: nn.Network) -> torch.device:
-    return next(net.parameters()).device
+def _batches(net: nn.Network, samples: Windows) -> Iterator[Batch]:
+    """All samples as evaluation sees them, on the network's device."""
+    return source(samples, None, samples.seed, next(net.parameters()).device, "samples").plain()

@@ -1,13 +1,12 @@
 """What the paper prints beside what we measured, row by row: with seeds and intervals, and by the paper's statistic."""
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rich.table import Table as Grid
 
-from stbp.config import Experiment
+from stbp.config import Experiment, default
 from stbp.experiments import results as report
 from stbp.experiments.stats import Estimate, Spread, estimate, last_epochs, paired
 from stbp.paper.tables import Curve, Figure, Row, Table, parts
@@ -67,9 +66,9 @@ def _is_of(result: dict[str, Any], experiment: Experiment) -> bool:
     if result["experiment"]["name"] != experiment.name or result.get("folds") != experiment.folds:
         return False
     return all(
-        result["experiment"].get(field.name, field.default) == getattr(experiment, field.name)  # or before it existed
-        for field in dataclasses.fields(experiment)
-        if field.name not in report.VARIED
+        result["experiment"].get(name, default(name)) == value  # or before it existed
+        for name, value in experiment.flat().items()
+        if name not in report.VARIED
     )
 
 

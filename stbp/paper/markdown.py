@@ -31,7 +31,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         e = result["experiment"]
         found = f"{accuracy(result)}, silent" if silent(result) else accuracy(result)
         lines.append(
-            f"| {e['dataset']} | {network(Experiment(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
+            f"| {e['dataset']} | {network(Experiment.of(**e))} | {e['T']} | {result['runs'][0]['summary']['epochs']} "
             f"| {found} | {over(result)} | {printed(e['name'])} | `{result['command']}` |"
         )
     return "\n".join(lines)

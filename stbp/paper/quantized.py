@@ -114,7 +114,7 @@ def save(path: Path, quantized: Quantized) -> None:
         for index, synapse in enumerate(quantized.synapses)
         for field in ("weight", "bias", "exponent")
     }
-    header = {"experiment": dataclasses.asdict(quantized.experiment), "classes": quantized.classes}
+    header = {"experiment": quantized.experiment.flat(), "classes": quantized.classes}
     checkpoint.save(path, Checkpoint(tensors, {**header, "quantized": quantized.about}))
 
 
@@ -133,4 +133,4 @@ def load(path: Path) -> Quantized:
         for index in range(count)
     )
     header = saved.header
-    return Quantized(Experiment(**header["experiment"]), synapses, tuple(header["classes"]), header["quantized"])
+    return Quantized(Experiment.of(**header["experiment"]), synapses, tuple(header["classes"]), header["quantized"])

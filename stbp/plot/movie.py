@@ -44,7 +44,8 @@ def pictures(run: Run, file: Path) -> list[Image.Image]:
         DataError: the recording is missing, damaged or of another sensor.
     """
     _check(run)
-    x = window_of(read_events(file), run.experiment, run.shape[1:], str(file))
+    _, H, W = run.shape
+    x = window_of(read_events(file), run.experiment.window, (H, W), str(file))
     x = x.to(next(run.network.parameters()).device)
     hidden, output = (trace.o.flatten(2)[:, 0].cpu().numpy() for trace in run.network.record(x)[-2:])
     frames = (x.dense() if isinstance(x, Spikes) else x)[:, 0].cpu().numpy()

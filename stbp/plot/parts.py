@@ -1,6 +1,5 @@
 """What the figures of `plot.py` are put together from: one sample's way through a network, rasters, traces, axes."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -50,7 +49,7 @@ def record(run: Run, samples: DataSet, ids: Int64[torch.Tensor, " B"]) -> tuple[
     net, device = run.network, next(run.network.parameters()).device
     if run.experiment.neuron == "relu":
         raise ValueError(f"{run.experiment.name} is a network without spikes, so there are none to draw")
-    x = samples.window(ids, run.experiment, 0, device)
+    x = samples.window(ids, 0, device)
     layers = []
     for index, u, o in net.record(x):
         neuron = net[index]
@@ -63,7 +62,7 @@ def look(run: Run, samples: DataSet, sample: int) -> Shot:
     if not 0 <= sample < len(samples):
         raise ValueError(f"sample must lie in [0, {len(samples)}), the number of samples; got {sample}")
     x, layers = record(run, samples, torch.tensor([sample]))
-    predicted = int(predict(read_out(torch.from_numpy(layers[-1].o), run.experiment)))
+    predicted = int(predict(read_out(torch.from_numpy(layers[-1].o), run.experiment.readout)))
     layers = [layer._replace(u=layer.u[:, 0], o=layer.o[:, 0]) for layer in layers]
     names = [*samples.classes, *(f"output {k}" for k in range(len(samples.classes), layers[-1].o.shape[1]))]
     return Shot(x[:, 0], layers, samples.picture(sample).numpy(), names, int(samples.labels[sample]), predicted)
@@ -136,7 +135,7 @@ def rivals(shot: Shot) -> list[int]:
 
 def run_labels(runs: Sequence[Run]) -> list[str]:
     """The names of the runs, with the fields that set them apart where names do not."""
-    fields = [dataclasses.asdict(run.experiment) for run in runs]
+    fields = [run.experiment.flat() for run in runs]
     names = [field.pop("name") for field in fields]
     apart = [] if len(set(names)) == len(names) else [k for k in fields[0] if len({f[k] for f in fields}) > 1]
     return [", ".join([name, *(f"{k} {f[k]}" for k in apart)]) for name, f in zip(names, fields, strict=True)]

@@ -24,6 +24,23 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     header: dict[str, Any]
 
+    def part(self, name: str) -> dict[str, Tensor]:
+        """The tensors that belong to `network`, `live` or `optimizer`, without that prefix."""
+        return {k.removeprefix(f"{name}."): v for k, v in self.tensors.items() if k.startswith(f"{name}.")}
+
+    def load(self, net: torch.nn.Module, name: str) -> None:
+        """Put the weights and buffers of `network` or `live` into a network.
+
+        Raises:
+            ValueError: it is another network; the message names the first difference.
+        """
+        there, here = self.part(name), net.state_dict()
+        for key in [*here, *there]:
+            saved, wanted = (list(part[key].shape) if key in part else "nothing" for part in (there, here))
+            if saved != wanted:
+                raise ValueError(f"the checkpoint is of another network: of {key} it holds {saved}, not {wanted}")
+        net.load_state_dict(there)
+
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically."""

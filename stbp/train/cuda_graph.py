@@ -10,71 +10,68 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from stbp.config import Experiment
-from stbp.data import DataSet
+from stbp.config import Training, Window
+from stbp.data.dataset import Windows
 from stbp.data.images import ImageSet
 from stbp.ops import dispatch
 from stbp.ops.spikes import Spikes
-from stbp.train.optimizer import blend
-
-# A step of the optimiser: from input, labels and the weight of the step in the average to a row of numbers.
-Learn = Callable[[Spikes, Tensor, Tensor], Tensor]
+from stbp.train.source import Sampled, Source
+from stbp.train.step import Learner
 
 
-def check(experiment: Experiment, samples: DataSet, device: torch.device) -> ImageSet:
-    """The samples, if a step on them can be recorded.
+def check(training: Training, train: Source, device: torch.device) -> Sampled:
+    """The training samples, if a step on them can be recorded.
 
     Raises:
         ValueError: it cannot; the message says what is in the way.
     """
-    e = experiment
+    windows = train.samples if isinstance(train, Sampled) else None
+    images = isinstance(windows, Windows) and isinstance(windows.samples, ImageSet)
+    how = windows.how if isinstance(windows, Windows) else Window()
     rules = {
         "a CUDA device, and Triton": dispatch.triton(torch.empty(0, device=device)),
-        "images as data": isinstance(samples, ImageSet),
-        "encoding bernoulli": e.encoding == "bernoulli",
-        "no augmentation (shift, elastic, drop)": not (e.shift or e.elastic or e.drop),
-        "no rate_penalty": not e.rate_penalty,
-        "optimizer adam": e.optimizer == "adam",
+        "images as data": images,
+        "encoding bernoulli": how.encoding == "bernoulli",
+        "no augmentation (shift, elastic, drop)": not (how.shift or how.elastic or how.drop),
+        "no rate_penalty": not training.rate_penalty,
+        "optimizer adam": training.optimisation.optimizer == "adam",
     }
     missing = [rule for rule, kept in rules.items() if not kept]
-    if missing or not isinstance(samples, ImageSet):
-        raise ValueError(f"graph needs {missing[0]}; leave it away")
-    return samples
+    if missing or not isinstance(train, Sampled):
+        raise ValueError(f"graph needs {missing[0]}; omit graph")
+    return train
 
 
 class StepGraph:
     """The steps of a training on full batches of images.
 
     Args:
-        state: the tensors that a step changes: weights, their average, the optimiser's.
-        learn: what a step does with a batch; it may not wait for the device.
+        train: what `check` returned.
+        learner: its step may not wait for the device, and its optimiser reads its learning rate from `learner.rate`.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        samples: ImageSet,
-        steps: int,
-        device: torch.device,
-        state: Callable[[], list[Tensor]],
-        learn: Learn,
-    ):
-        self.experiment, self.state, self.learn = experiment, state, learn
-        self.images, self.labels = samples.images.to(device), samples.labels.to(device)
-        self.order = torch.zeros(steps, experiment.batch_size, dtype=torch.int64, device=device)
+    def __init__(self, train: Sampled, learner: Learner):
+        windows = train.samples
+        assert isinstance(windows, Windows)
+        assert isinstance(windows.samples, ImageSet)
+        assert learner.rate is not None
+        device, steps = train.device, train.steps
+        self.windows, self.learner, self.rate = windows, learner, learner.rate
+        self.images, self.labels = windows.samples.images.to(device), windows.labels.to(device)
+        self.order = torch.zeros(steps, train.batch_size, dtype=torch.int64, device=device)
         self.rates, self.blends = torch.zeros(2, steps, device=device)
-        self.rate = torch.zeros((), device=device)  # for the optimiser
         self.epoch, self.counter = torch.zeros(2, 1, dtype=torch.int64, device=device)
         self.rows: Tensor | None = None
         self.replay: Callable[[], object] | None = None
 
     def begin(self, epoch: int, order: Tensor) -> None:
         """Lay down what the steps of an epoch, from 0, will read; samples that fill no batch are left out."""
-        e, steps = self.experiment, len(self.order)
-        full = order[: len(order) // e.batch_size * e.batch_size].view(-1, e.batch_size)
+        training, (steps, size) = self.learner.training, self.order.shape
+        full = order[: len(order) // size * size].view(-1, size)
         self.order[: len(full)].copy_(full)
-        self.rates.copy_(torch.tensor([e.learning_rate_at(epoch, step / steps) for step in range(steps)]))
-        self.blends.copy_(torch.tensor([blend(e, epoch * steps + step + 1) for step in range(steps)]))
+        first = training.optimisation.learning_rate
+        self.rates.copy_(torch.tensor([first * training.rate_factor(epoch, step / steps) for step in range(steps)]))
+        self.blends.copy_(torch.tensor([training.blend(epoch * steps + step + 1) for step in range(steps)]))
         self.epoch.fill_(epoch + 1)  # epoch 0 is kept for evaluation
 
     def step(self, number: int) -> Tensor:
@@ -88,11 +85,11 @@ class StepGraph:
 
     def _record(self) -> Callable[[], object]:
         """Rehearse a step, so that kernels are compiled and libraries have their memory; undo it; record it."""
-        before = [tensor.clone() for tensor in self.state()]
+        before = [tensor.clone() for tensor in self.learner.state()]
         with beside(self.order.device):
             columns = len(self._learn())
         self.rows = torch.zeros(len(self.order), columns, device=self.order.device)
-        for tensor, value in zip(self.state(), before, strict=True):
+        for tensor, value in zip(self.learner.state(), before, strict=True):
             tensor.data.copy_(value)
         if not self.order.is_cuda:  # by Triton's interpreter, in tests
             return self._step
@@ -106,13 +103,13 @@ class StepGraph:
         self.rows.index_copy_(0, self.counter, self._learn()[None])
 
     def _learn(self) -> Tensor:
-        e = self.experiment
+        how = self.windows.how
         ids = self.order.index_select(0, self.counter)[0]
         images = self.images.index_select(0, ids)
         self.rate.copy_(self.rates.index_select(0, self.counter)[0])
-        bits = _encode(images.flatten(1), e, self.epoch, ids)
-        x = Spikes(bits, (e.T, *images.shape))
-        return self.learn(x, self.labels.index_select(0, ids), self.blends.index_select(0, self.counter)[0])
+        bits = _encode(images.flatten(1), how.T, self.windows.seed, self.epoch, ids)
+        x = Spikes(bits, (how.T, *images.shape))
+        return self.learner.step(x, self.labels.index_select(0, ids), self.blends.index_select(0, self.counter)[0])
 
 
 @contextlib.contextmanager
@@ -128,7 +125,7 @@ def beside(device: torch.device) -> Iterator[None]:
     here.wait_stream(stream)
 
 
-def _encode(images: Tensor, experiment: Experiment, epoch: Tensor, ids: Tensor) -> Tensor:
-    from stbp.ops.encode import gpu
+def _encode(images: Tensor, T: int, seed: int, epoch: Tensor, ids: Tensor) -> Tensor:
+    from stbp.ops.encode import gpu  # needs Triton
 
-    return gpu.bernoulli(images, experiment.T, experiment.seed, epoch, ids)
+    return gpu.bernoulli(images, T, seed, epoch, ids)

@@ -1,7 +1,7 @@
 """What a trained network is worth: `evaluate`, and runs read back from their folders."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,39 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from stbp import nn
-from stbp.config import Experiment
-from stbp.data import DataSet
+from stbp.config import Experiment, Own
 from stbp.nn import twin
-from stbp.ops.spikes import Spikes
+from stbp.nn.record import evaluating
 from stbp.train import runs
-
-BATCH = 200  # samples labelled at once
+from stbp.train.source import Batch, Given, source
 
 
 @dataclass
 class Run:
     """A finished training: what `summary.json` holds, the metrics of every epoch, and the network."""
 
-    experiment: Experiment
-    network: nn.Network
+    settings: Experiment | Own
+    # The module that was trained: of an experiment what `stbp.nn.build` made.
+    network: Any
     history: list[dict[str, Any]]
     summary: dict[str, Any]
-    # Of the input in one step: C, H, W.
-    shape: tuple[int, int, int]
+    # Shape of the input in one step, such as C, H, W.
+    shape: tuple[int, ...]
     # Names of the classes, in the order of the outputs.
     classes: tuple[str, ...]
+
+    @property
+    def experiment(self) -> Experiment:
+        """The experiment that was trained.
+
+        Raises:
+            ValueError: the run is one of a network of your own.
+        """
+        if isinstance(self.settings, Own):
+            raise ValueError(
+                f"this needs the run of an experiment; it is one of a network of your own, {self.settings.name}"
+            )
+        return self.settings
 
     @property
     def test_accuracy(self) -> float:
@@ -65,34 +77,50 @@ class Evaluation:
         return rows
 
 
-def evaluate(run: Run, test_set: DataSet, device: str = "auto") -> Evaluation:
-    """Label the test set again, with the spikes that training measured with.
+def evaluate(run: Run, test: Given, device: str = "auto") -> Evaluation:
+    """Label the test samples again, with the spikes that training measured with.
 
     Args:
         run: what `fit` returned.
-        test_set: the samples.
+        test: the samples, as for `stbp.train.fit.fit`.
     """
-    net = run.network.to(device_called(device))
-    classes = len(test_set.classes)
+    where = device_called(device)
+    settings, classes = run.settings, len(run.classes)
+    run.network.to(where)
+    how = settings.window if isinstance(settings, Own) else None
+    samples = source(test, how, settings.training.seed, where, "test")
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
-    for predicted, y in predictions(net, run.experiment, test_set, torch.arange(len(test_set))):
+    for predicted, y in predictions(run.network, samples.plain(), settings.training.readout):
         cell = (y * classes + predicted).cpu()
         confusion += torch.bincount(cell, minlength=classes * classes)
-    return Evaluation(confusion.view(classes, classes), test_set.classes)
+    return Evaluation(confusion.view(classes, classes), run.classes)
 
 
-def load_run(folder: str | Path) -> Run:
-    """The run in a folder, with the network of its last checkpoint.
+def load_run(folder: str | Path, net: torch.nn.Module | None = None) -> Run:
+    """The run in a folder, with the weights of its last checkpoint.
+
+    Args:
+        net: for a run of a network of your own: one like it, whose weights are replaced.
 
     Raises:
-        ValueError, FileNotFoundError: the folder holds no run, or a damaged one; the message says which.
+        ValueError, FileNotFoundError: the folder holds no run, or a damaged one, or one of another network; the message
+            says which.
     """
-    experiment, saved, summary = runs.read(Path(folder))
-    net = build_network(experiment, input_rate=1.0)
-    net.load_state_dict(runs.part(saved, "network"))
-    channels, height, width = saved.header["shape"]
-    history, classes = saved.header["progress"]["history"], tuple(saved.header["classes"])
-    return Run(experiment, net, history, summary, (channels, height, width), classes)
+    folder = Path(folder)
+    settings, saved, summary = runs.read(folder)
+    if isinstance(settings, Experiment):
+        if net is not None:
+            raise ValueError(
+                f"net has no effect on {folder}, the run of an experiment, which says its network; omit it"
+            )
+        net = build_network(settings, input_rate=1.0)
+    elif net is None:
+        raise ValueError(
+            f"{folder} is the run of a network of your own, {settings.name}; make one like it: load_run(folder, net)"
+        )
+    saved.load(net, "network")
+    shape, classes = tuple(saved.header["shape"]), tuple(saved.header["classes"])
+    return Run(settings, net, saved.header["progress"]["history"], summary, shape, classes)
 
 
 def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
@@ -101,46 +129,29 @@ def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
     if e.neuron == "relu":
         return twin.build(e.network, e.seed)
     return nn.build(
-        e.network,
-        e.decay,
-        e.threshold,
-        e.surrogate,
-        e.width,
-        e.gate,
-        e.init,
-        input_rate=input_rate,
-        seed=e.seed,
-        bias=e.bias,
+        e.network, **vars(e.neurons), init=e.model.init, input_rate=input_rate, seed=e.seed, bias=e.model.bias
     )
-
-
-def batch(
-    experiment: Experiment, samples: DataSet, ids: Int64[Tensor, " B"], epoch: int, device: torch.device
-) -> tuple[Tensor | Spikes, Int64[Tensor, " B"]]:
-    """Input and labels of the samples with these ids, on the device; epoch 0 is kept for evaluation."""
-    return samples.window(ids, experiment, epoch, device), samples.labels[ids].to(device)
 
 
 @torch.no_grad()
 def predictions(
-    net: nn.Network,
-    experiment: Experiment,
-    samples: DataSet,
-    ids: Int64[Tensor, " N"],
+    net: torch.nn.Module,
+    batches: Iterable[Batch],
+    readout: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Predicted and true classes of the samples with these ids, a batch at a time, until `stop` says so."""
-    device = next(net.parameters()).device
-    for part in ids.split(BATCH):
+    """Predicted and true classes of each batch, in evaluation mode, until `stop` says so."""
+    for x, y in batches:
         if stop():
             return
-        x, y = batch(experiment, samples, part, 0, device)
-        yield predict(read_out(net(x), experiment)), y
+        with evaluating(net):
+            o = net(x)
+        yield predict(read_out(o, readout)), y
 
 
-def read_out(o: Float[Tensor, "T B K"], experiment: Experiment) -> Float[Tensor, "T2 B K"]:
-    """Those of the output spikes that count, as `Experiment.readout` says."""
-    return o if experiment.readout is None else o[-experiment.readout :]
+def read_out(o: Float[Tensor, "T B K"], readout: int | None) -> Float[Tensor, "T2 B K"]:
+    """Those of the output spikes that count: the last `readout` steps, or all."""
+    return o if readout is None else o[-readout:]
 
 
 def predict(o: Float[Tensor, "T B K"]) -> Int64[Tensor, " B"]:
@@ -149,6 +160,11 @@ def predict(o: Float[Tensor, "T B K"]) -> Int64[Tensor, " B"]:
 
 
 def device_called(name: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` stands for.
+
+    Raises:
+        ValueError: another name, or there is no CUDA device.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda; got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():

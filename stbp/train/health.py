@@ -1,13 +1,14 @@
 """What makes spiking networks fail silently, found in one batch and said in words, with what to change."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from stbp.nn.layers import LIF
-from stbp.nn.network import Network, Trace
+from stbp.nn.record import Trace, describe, record
+from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate.curves import REACH
 
 # Shares from which a layer is reported.
@@ -30,13 +31,16 @@ class Finding:
 
 
 def examine(
-    net: Network, traces: Sequence[Trace], gradients: Sequence[tuple[int, float]] = (), early: bool = False
+    net: torch.nn.Module,
+    traces: Sequence[Trace],
+    gradients: Sequence[tuple[str, float | None]] = (),
+    early: bool = False,
 ) -> list[Finding]:
     """Look for layers that never fire, always fire or lie out of the surrogate's reach, and for vanishing gradients.
 
     Args:
-        traces: what `net.record` returned for one batch.
-        gradients: for each synapse its index in the network and the norm of its weight's gradient, input side first.
+        traces: what `stbp.nn.record` returned for one batch.
+        gradients: names of parameters and the norms of their gradients, None without one; input side first.
         early: in the first steps outputs may be silent, as long as the surrogate reaches them.
     """
     findings = [finding for trace in traces for finding in _examine_layer(net, trace, early)]
@@ -45,15 +49,36 @@ def examine(
     return findings
 
 
+class Watch:
+    """The health of a network in training: looked at after a backward pass, each finding said once."""
+
+    def __init__(self, net: torch.nn.Module, say: Callable[[str], None]):
+        self.net, self.say = net, say
+        self.known: set[tuple[str, str]] = set()
+
+    def look(self, x: Tensor | Spikes) -> None:
+        """Examine the network, whose parameters hold the gradients of the batch x."""
+        gradients = [
+            (name, None if p.grad is None else p.grad.norm().item())
+            for name, p in self.net.named_parameters()
+            if p.requires_grad and (p.dim() > 1 or p.grad is None)
+        ]
+        for finding in examine(self.net, record(self.net, x), gradients, early=True):
+            if (finding.layer, finding.kind) not in self.known:
+                self.known.add((finding.layer, finding.kind))
+                self.say(f"health: {finding}")
+
+
 def firing_rates(traces: Sequence[Trace]) -> list[float]:
     """Spikes per neuron and step of every neuron layer."""
     return [trace.o.mean().item() for trace in traces]
 
 
-def _examine_layer(net: Network, trace: Trace, early: bool) -> list[Finding]:
-    module = net[trace.layer]
-    assert isinstance(module, LIF)
-    name, is_output = net.name(trace.layer), trace.layer == len(net) - 1
+def _examine_layer(net: torch.nn.Module, trace: Trace, early: bool) -> list[Finding]:
+    module: Any = trace.neurons
+    if trace.u is None or not hasattr(module, "surrogate"):
+        return []
+    name, is_output = describe(net, trace.layer), list(net.modules())[-1] is module
     u, o = (part.flatten(2) for part in (trace.u, trace.o))
     steps, samples, neurons = o.shape
     largest = u.max().item()
@@ -94,21 +119,28 @@ def _many(neurons: torch.Tensor) -> str:
     return f"all {whole} neurons" if part == whole else f"{part} of {whole} neurons"
 
 
-def _examine_gradients(net: Network, gradients: Sequence[tuple[int, float]]) -> list[Finding]:
-    largest = max(norm for _, norm in gradients)
+def _examine_gradients(net: torch.nn.Module, gradients: Sequence[tuple[str, float | None]]) -> list[Finding]:
+    largest = max((norm for _, norm in gradients if norm is not None), default=0.0)
     findings = []
-    for index, norm in gradients:
-        if norm == 0:
-            behind = next((i for i in range(index + 1, len(net)) if isinstance(net[i], LIF)), index)
+    for name, norm in gradients:
+        layer = owner(net, name)
+        if not norm:
             problem = (
-                f"no gradient reaches its weights, so it does not learn: look at the neurons from layer {behind} on"
+                f"no gradient reaches its {name.rpartition('.')[2]}, so it does not learn: look at what is behind it"
             )
-            findings.append(
-                Finding("gradient", net.name(index), problem, "see above for silent layers and the surrogate's reach")
-            )
+            advice = "see above for silent layers and the surrogate's reach"
+            if norm is None:
+                advice = "is it part of the output, and nothing detached on the way?"
+            findings.append(Finding("gradient", layer, problem, advice))
         elif norm < VANISHING * largest:
             problem = f"its gradient ({norm:.1e}) is {largest / norm:.0e} times smaller than the largest layer's"
             findings.append(
-                Finding("gradient", net.name(index), problem, "widen the surrogate, use init balanced or fewer layers")
+                Finding("gradient", layer, problem, "widen the surrogate, use init balanced or fewer layers")
             )
     return findings
+
+
+def owner(net: torch.nn.Module, parameter: str) -> str:
+    """The layer that holds a parameter, in words."""
+    layer = parameter.rpartition(".")[0]
+    return describe(net, layer) if layer else type(net).__name__

@@ -4,7 +4,6 @@
 `summary.json`. Each is written whole or not at all.
 """
 
-import dataclasses
 import json
 import platform
 import subprocess
@@ -14,24 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import stbp
-from stbp.config import Experiment
+from stbp.config import Experiment, Own, default
 from stbp.files import write_atomically, write_json
 from stbp.train import checkpoint
 from stbp.train.checkpoint import Checkpoint
 from stbp.train.health import Finding
 
+Settings = Experiment | Own
 
-def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str], None]) -> Checkpoint | None:
-    """Make the folder ready for a run of the experiment, or to go on with the run in it.
+
+def claim(folder: Path, settings: Settings, resume: bool, say: Callable[[str], None]) -> Checkpoint | None:
+    """Make the folder ready for a run with these settings, or to go on with the run in it.
 
     Returns:
         the checkpoint to go on from, or None to start at the beginning.
 
     Raises:
-        ValueError: the folder holds a run and `resume` is not set, or a run of another experiment.
+        ValueError: the folder holds a run and `resume` is not set, or a run with other settings.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; name another folder with --out")
@@ -40,18 +40,18 @@ def claim(folder: Path, experiment: Experiment, resume: bool, say: Callable[[str
         if resume:
             say(f"{folder} holds no run to go on with; starting at the beginning")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(config, dataclasses.asdict(experiment))
+        write_json(config, settings.flat())
         return None
     if not resume:
         raise ValueError(
             f"{folder} already holds a run; add --resume to go on with it, or name another folder with --out"
         )
-    _check_same(folder, read_config(folder), experiment)
-    write_json(config, dataclasses.asdict(experiment))
+    _check_same(folder, read_settings(folder), settings)
+    write_json(config, settings.flat())
     if not (folder / checkpoint.FILE).exists():
         say(f"the run in {folder} was stopped before its first checkpoint; starting at the beginning")
         return None
-    saved = _load(folder, experiment)
+    saved = _load(folder, settings)
     _write_metrics(folder, saved)  # a kill between checkpoint and metrics leaves the last epoch out of them
     return saved
 
@@ -61,12 +61,11 @@ def unfinish(folder: Path) -> None:
     (folder / "summary.json").unlink(missing_ok=True)
 
 
-def _load(folder: Path, experiment: Experiment) -> Checkpoint:
-    """The checkpoint in a folder, if it is one of this experiment."""
+def _load(folder: Path, settings: Settings) -> Checkpoint:
+    """The checkpoint in a folder, if it is one of a run with these settings."""
     saved = checkpoint.load(folder / checkpoint.FILE)
-    for field in dataclasses.fields(experiment):
-        name, value = field.name, getattr(experiment, field.name)
-        there = saved.header["experiment"].get(name, field.default)  # of before there was the field: its default
+    for name, value in settings.flat().items():
+        there = saved.header["experiment"].get(name, default(name))  # of before there was the field: its default
         if there != value and name != "epochs":
             raise ValueError(
                 f"{folder / checkpoint.FILE} is of a run with {name} {there!r}, config.json beside it says {value!r}: "
@@ -75,22 +74,23 @@ def _load(folder: Path, experiment: Experiment) -> Checkpoint:
     return saved
 
 
-def _check_same(folder: Path, stored: Experiment, asked: Experiment) -> None:
+def _check_same(folder: Path, stored: Settings, asked: Settings) -> None:
     """Only the number of epochs may grow, and only where the learning rate does not depend on it."""
-    for field in dataclasses.fields(Experiment):
-        there, here = getattr(stored, field.name), getattr(asked, field.name)
-        if field.name == "epochs" and here > there and stored.schedule != "cosine":
+    before, now = stored.flat(), asked.flat()
+    for name in {**now, **before}:
+        there, here = before.get(name), now.get(name)
+        if name == "epochs" and asked.epochs > stored.epochs and stored.training.rates.schedule != "cosine":
             continue
         if there != here:
-            reason = " (with schedule cosine the learning rate depends on it)" if field.name == "epochs" else ""
+            reason = " (with schedule cosine the learning rate depends on it)" if name == "epochs" else ""
             raise ValueError(
-                f"cannot go on with {folder}: its {field.name} is {there!r}, not {here!r}{reason}; "
-                f"leave {field.name} as it is, or start a run of its own with --out"
+                f"cannot go on with {folder}: its {name} is {there!r}, not {here!r}{reason}; "
+                f"leave {name} as it is, or start a run of its own with --out"
             )
 
 
-def read_config(folder: Path) -> Experiment:
-    """The experiment of the run in a folder.
+def read_settings(folder: Path) -> Settings:
+    """The settings of the run in a folder: an experiment, or what a network of one's own was trained with.
 
     Raises:
         FileNotFoundError: no run there. ValueError: its config is damaged.
@@ -99,26 +99,30 @@ def read_config(folder: Path) -> Experiment:
     if not path.exists():
         raise FileNotFoundError(f"{folder} holds no run: there is no {path.name} in it")
     try:
-        return Experiment(**json.loads(path.read_text()))
+        fields = json.loads(path.read_text())
+        return (Experiment if "dataset" in fields else Own).of(**fields)
     except (json.JSONDecodeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged or of another version of stbp: {error}") from error
 
 
-def read(folder: Path) -> tuple[Experiment, Checkpoint, dict[str, Any]]:
-    """Experiment, last checkpoint and summary (empty while the run is not finished) of a folder."""
-    experiment = read_config(folder)
-    return experiment, _load(folder, experiment), read_summary(folder)
+def read_config(folder: Path) -> Experiment:
+    """The experiment of the run in a folder. Errors as for `read_settings`, and one for a run of another kind."""
+    settings = read_settings(folder)
+    if isinstance(settings, Own):
+        raise ValueError(f"{folder} is the run of a network of your own, {settings.name}, not of an experiment")
+    return settings
+
+
+def read(folder: Path) -> tuple[Settings, Checkpoint, dict[str, Any]]:
+    """Settings, last checkpoint and summary (empty while the run is not finished) of a folder."""
+    settings = read_settings(folder)
+    return settings, _load(folder, settings), read_summary(folder)
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
     """The summary of the run in a folder; empty while it is not finished."""
     path = folder / "summary.json"
     return json.loads(path.read_text()) if path.exists() else {}
-
-
-def part(saved: Checkpoint, name: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that belong to `network`, `live` or `optimizer`, without that prefix."""
-    return {k.removeprefix(f"{name}."): v for k, v in saved.tensors.items() if k.startswith(f"{name}.")}
 
 
 def write_progress(folder: Path, saved: Checkpoint) -> None:
@@ -137,26 +141,45 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
     write_json(folder / "summary.json", summary)
 
 
+def header(settings: Settings, progress: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, shape and classes."""
+    return {"experiment": settings.flat(), "progress": progress, **_machine(device)}
+
+
+def _machine(device: torch.device) -> dict[str, Any]:
+    """On what rounding depends."""
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": device.type}
+
+
+def changes(saved: Checkpoint, device: torch.device) -> list[str]:
+    """What differs from the machine that a run was begun on, a line each."""
+    return [
+        f"the run was begun with {name} {saved.header[name]}, now {now}: sums may round differently"
+        for name, now in _machine(device).items()
+        if saved.header.get(name, now) != now
+    ]
+
+
 def summary(
-    experiment: Experiment,
+    settings: Settings,
     history: Sequence[dict[str, Any]],
     seconds: float,
     findings: Sequence[Finding],
     commit: str | None,
     device: torch.device,
-    kernels: dict[str, dict[str, str]],
+    kernels: list[dict[str, Any]],
     training_samples: int,
     test_samples: int,
 ) -> dict[str, Any]:
     """What `summary.json` holds, beside the metrics of the last epoch."""
     last = history[-1]
     return {
-        "experiment": experiment.name,
+        "experiment": settings.name,
         "test_accuracy": last["test_accuracy"],
         "validation_accuracy": last["validation_accuracy"],
         "train_accuracy": last["train_accuracy"],
         "epochs": last["epoch"],
-        "seed": experiment.seed,
+        "seed": settings.training.seed,
         "training_samples": training_samples,
         "test_samples": test_samples,
         "seconds": round(seconds, 1),

@@ -16,7 +16,7 @@ CHANGES = ({"shift": 2}, {"elastic": 1.4}, {"drop": 0.3}, {"shift": 1, "elastic"
 
 
 def example(**fields) -> Experiment:
-    return Experiment(**{"name": "x", "dataset": "digits", "network": "64-10", "T": 5, **fields})
+    return Experiment.of(**{"name": "x", "dataset": "digits", "network": "64-10", "T": 5, **fields})
 
 
 def images(n: int = 6, channels: int = 1, height: int = 9, width: int = 13) -> torch.Tensor:
@@ -34,22 +34,22 @@ def images(n: int = 6, channels: int = 1, height: int = 9, width: int = 13) -> t
 )
 def test_what_becomes_of_an_image_depends_on_seed_epoch_and_id_alone(fields, order, batch, threads, seed, epoch):
     e, ids = example(seed=seed, **fields), torch.tensor([0, 1, 2, 1000, 59_999, 2**32 - 1])
-    whole = augment(images(), e, epoch, ids)
+    whole = augment(images(), e.window, seed, epoch, ids)
     torch.set_num_threads(threads)
     for part in torch.tensor(order).split(batch):
-        assert torch.equal(augment(images()[part], e, epoch, ids[part]), whole[part])
+        assert torch.equal(augment(images()[part], e.window, seed, epoch, ids[part]), whole[part])
 
 
 @pytest.mark.parametrize("fields", CHANGES)
 def test_every_seed_epoch_and_sample_has_a_change_of_its_own(fields):
     e = example(**fields)
     same = images()[:1].expand(400, 1, 9, 13)
-    first = augment(same, e, 1, torch.arange(400))
+    first = augment(same, e.window, 0, 1, torch.arange(400))
     # of the 25 shifts by up to 2 pixels many are alike; nothing else ever is
     assert len(first.flatten(1).unique(dim=0)) == (25 if fields == {"shift": 2} else 400)
     for other in (
-        augment(same, e, 2, torch.arange(400)),
-        augment(same, example(seed=1, **fields), 1, torch.arange(400)),
+        augment(same, e.window, 0, 2, torch.arange(400)),
+        augment(same, e.window, 1, 1, torch.arange(400)),
     ):
         assert (first != other).flatten(1).any(1).float().mean() > 0.9
 
@@ -61,23 +61,23 @@ def test_training_epochs_are_changed_before_the_spikes_are_drawn_and_evaluation_
         e = example(seed=3, **fields)
 
         def spikes(samples: ImageSet, experiment: Experiment, epoch: int) -> torch.Tensor:
-            found = samples.window(ids, experiment, epoch, CPU)
+            found = samples.encoded(ids, experiment.window, experiment.seed, epoch, CPU)
             assert isinstance(found, Spikes)
             return found.bits
 
         assert torch.equal(spikes(train, e, 0), spikes(train, example(seed=3), 0))
         changed = train.images.clone()
-        changed[ids] = augment(train.images[ids], e, 4, ids)
+        changed[ids] = augment(train.images[ids], e.window, 3, 4, ids)
         assert not torch.equal(changed, train.images)
         expected = spikes(ImageSet(changed, train.labels, train.classes), example(seed=3), 4)
         assert torch.equal(spikes(train, e, 4), expected)
-        assert train.rate(e) == train.rate(example())
+        assert train.encoded_rate(e.window, 3) == train.encoded_rate(example().window, 0)
 
 
 def test_a_shift_moves_the_image_whole_and_zeros_come_in():
     e, ids = example(shift=3, seed=9), torch.arange(50)
     same = images(channels=2)[:1].expand(50, 2, 9, 13)
-    for sample, found in enumerate(augment(same, e, 2, ids)):
+    for sample, found in enumerate(augment(same, e.window, e.seed, 2, ids)):
         words = philox((torch.tensor(0), torch.tensor(0), torch.tensor(sample), torch.tensor(2)), (9, IMAGES))
         dx, dy = (int(word) * 7 // 2**32 - 3 for word in words[:2])
         expected = torch.zeros(2, 9, 13, dtype=torch.uint8)
@@ -136,7 +136,7 @@ def test_pixels_are_dropped_at_the_stated_rate_independently():
 
 
 def test_a_pixel_that_stays_is_as_bright_as_it_was_in_all_channels():
-    found = augment(images(channels=2), example(drop=0.5), 1, torch.arange(6))
+    found = augment(images(channels=2), example(drop=0.5).window, 0, 1, torch.arange(6))
     stays = kept(torch.arange(6), 9 * 13, 0.5, 0, 1).view(6, 1, 9, 13)
     assert torch.equal(found, torch.where(stays, images(channels=2), 0))
 

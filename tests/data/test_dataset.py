@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 import stbp
-from stbp.config import Experiment
-from stbp.data import DataSet, ImageSet, load
+from stbp.config import Experiment, Window
+from stbp.data import DataSet, ImageSet, Windows, load
 from stbp.ops.spikes import Spikes
 from stbp.plot import runs
 from stbp.train.progress import Silent
+
+STEPS = 6
 
 
 class Flashes:
@@ -27,15 +29,15 @@ class Flashes:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def rate(self, experiment: Experiment) -> float:
+    def rate(self) -> float:
         return 0.25
 
-    def window(self, ids: Tensor, experiment: Experiment, epoch: int, device: torch.device) -> Spikes:
+    def window(self, ids: Tensor, epoch: int, device: torch.device) -> Spikes:
         self.asked.append((epoch, ids.tolist()))
-        o = torch.zeros(experiment.T, len(ids), *self.shape)
+        o = torch.zeros(STEPS, len(ids), *self.shape)
         for b, sample in enumerate(ids.tolist()):
             chance = torch.Generator().manual_seed(1000 * epoch + sample)
-            o[:, b, self.labels[sample]] = (torch.rand(experiment.T, 3, 4, generator=chance) < 0.5).float()
+            o[:, b, self.labels[sample]] = (torch.rand(STEPS, 3, 4, generator=chance) < 0.5).float()
         return Spikes.pack(o).to(device)
 
     def picture(self, sample: int) -> Tensor:
@@ -51,7 +53,7 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, DataSet]:
     return found
 
 
-EXPERIMENT = Experiment(name="flashes", dataset="digits", network="3x4x2-8-2", T=6, epochs=3, batch_size=10)
+EXPERIMENT = Experiment.of(name="flashes", dataset="digits", network="3x4x2-8-2", T=STEPS, epochs=3, batch_size=10)
 
 
 def test_another_kind_of_data_trains_evaluates_and_is_drawn(sets, tmp_path: Path):
@@ -80,10 +82,11 @@ def test_a_network_that_does_not_fit_the_data_is_told_its_shape(sets):
 
 def test_images_keep_the_contract():
     train, _ = load("digits")
-    samples: DataSet = train
+    samples: DataSet = Windows(train, Window(T=6))
+    assert isinstance(samples, DataSet)
     assert samples.shape == (1, 8, 8)
-    assert samples.rate(EXPERIMENT) == pytest.approx(train.images.double().mean().item() / 255, abs=1e-12)
-    assert samples.window(torch.tensor([3, 5]), EXPERIMENT, 1, torch.device("cpu")).shape == (6, 2, 1, 8, 8)
+    assert samples.rate() == pytest.approx(train.images.double().mean().item() / 255, abs=1e-12)
+    assert samples.window(torch.tensor([3, 5]), 1, torch.device("cpu")).shape == (6, 2, 1, 8, 8)
     assert torch.equal(samples.picture(3), train.images[3])
     empty = ImageSet(train.images[:0], train.labels[:0], train.classes)
-    assert empty.rate(EXPERIMENT) == 0.0
+    assert Windows(empty, Window()).rate() == 0.0

@@ -147,10 +147,10 @@ def test_a_size_is_needed_by_folders_and_refused_by_the_others(tmp_path):
     with pytest.raises(DataError, match="got 28 for digits"):
         load("digits", size=28)
     fields: dict[str, Any] = {"name": "x", "network": "64-2"}
-    with pytest.raises(ValueError, match="image_size goes together with dataset pedestrian or folder"):
-        Experiment(dataset="mnist", image_size=28, **fields)
-    with pytest.raises(ValueError, match="image_size None, dataset folder"):
-        Experiment(dataset="folder", **fields)
+    with pytest.raises(ValueError, match="image_size has no effect with dataset mnist, only with pedestrian or folder"):
+        Experiment.of(dataset="mnist", image_size=28, **fields)
+    with pytest.raises(ValueError, match="dataset folder needs image_size"):
+        Experiment.of(dataset="folder", **fields)
 
 
 def test_an_image_is_scaled_by_block_means_or_bilinearly(tmp_path):
@@ -165,7 +165,7 @@ def test_an_image_is_scaled_by_block_means_or_bilinearly(tmp_path):
 def test_a_network_learns_a_folder_and_predicts_its_files_as_in_training(tmp_path):
     write_tree(tmp_path / "data")
     run = stbp.fit(
-        Experiment(name="x", dataset="folder", image_size=4, network="16-8-2", T=5, epochs=2, batch_size=3),
+        Experiment.of(name="x", dataset="folder", image_size=4, network="16-8-2", T=5, epochs=2, batch_size=3),
         data=tmp_path / "data",
         out=tmp_path / "run",
         report=Silent(),

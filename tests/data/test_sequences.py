@@ -6,19 +6,20 @@ import torch
 import stbp
 from research.gradient_reach import gradient_reach
 from stbp.config import Experiment
-from stbp.data import DataSet, load
+from stbp.data import load
+from stbp.data.dataset import Samples
 from stbp.data.sequences import CUE, SHOWN, adding, recall, rows
 from stbp.ops.spikes import Spikes
 from stbp.train.progress import Silent
 
 CPU = torch.device("cpu")
-RECALL = Experiment(
+RECALL = Experiment.of(
     name="x", dataset="recall", network="21-60-8", T=12, readout=3, decay=0.9, threshold=0.5, learning_rate=5e-3
 )
 
 
-def dense(samples: DataSet, ids: torch.Tensor, experiment: Experiment, epoch: int = 0) -> torch.Tensor:
-    found = samples.window(ids, experiment, epoch, CPU)
+def dense(samples: Samples, ids: torch.Tensor, experiment: Experiment, epoch: int = 0) -> torch.Tensor:
+    found = samples.encoded(ids, experiment.window, experiment.seed, epoch, CPU)
     return found.dense() if isinstance(found, Spikes) else found
 
 
@@ -39,7 +40,7 @@ def test_rows_come_in_order_and_a_permutation_is_one_for_all():
 
 def test_a_window_is_a_step_a_row_and_depends_on_seed_epoch_and_id_alone():
     digits, _ = load("digits")
-    samples, e = rows(digits, permuted=False), Experiment(name="x", dataset="digits", network="8-10", T=8)
+    samples, e = rows(digits, permuted=False), Experiment.of(name="x", dataset="digits", network="8-10", T=8)
     ids = torch.tensor([9, 3, 1000])
     o = dense(samples, ids, e, 1)
     assert o.shape == (8, 3, 1, 1, 8)
@@ -50,7 +51,7 @@ def test_a_window_is_a_step_a_row_and_depends_on_seed_epoch_and_id_alone():
     assert torch.equal(dense(samples, ids[1:], e, 1), o[:, 1:])
     assert not torch.equal(dense(samples, ids, e, 2), o)
     assert torch.equal(dense(samples, ids, e.replace(encoding="static")), values / 255)
-    assert samples.rate(e) == pytest.approx(
+    assert samples.encoded_rate(e.window, e.seed) == pytest.approx(
         values.new_tensor(0.0).add(samples.values.double().mean() / 255).item(), abs=1 / 255
     )
 
@@ -58,7 +59,7 @@ def test_a_window_is_a_step_a_row_and_depends_on_seed_epoch_and_id_alone():
 def test_adding_labels_are_the_sums_of_the_marked_bits():
     for samples in adding(15):
         ids = torch.arange(len(samples))
-        o = dense(samples, ids, Experiment(name="x", dataset="adding", network="4-3", T=15))[:, :, 0, 0]
+        o = dense(samples, ids, Experiment.of(name="x", dataset="adding", network="4-3", T=15))[:, :, 0, 0]
         bits, others, markers, cue = o.unbind(-1)
         assert torch.equal(bits + others, torch.ones_like(bits))
         assert (markers[:6].sum(0) == 1).all()
@@ -96,7 +97,7 @@ def test_the_readout_counts_the_last_steps_alone():
     run = stbp.fit(RECALL, epochs=1, report=Silent())
     _, test = recall(12)
     with torch.no_grad():
-        o = run.network(test.window(torch.arange(len(test)), RECALL, 0, CPU))
+        o = run.network(test.encoded(torch.arange(len(test)), RECALL.window, RECALL.seed, 0, CPU))
     right = o[-3:].sum(0).argmax(1) == test.labels
     assert run.test_accuracy == right.double().mean().item()
     assert run.test_accuracy != (o.sum(0).argmax(1) == test.labels).double().mean().item()
@@ -118,7 +119,7 @@ def test_the_reach_of_gradients_is_that_of_the_potential():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"readout": 12}, "readout must be at least 1 and less than T; got 12"),
+        ({"readout": 12}, "readout must be at least 1 and less than T, 12; got 12"),
         ({"readout": 0}, "readout must be at least 1"),
         ({"shift": 1}, "shift has no effect with dataset recall"),
         ({"drop": 0.1}, "drop has no effect with dataset recall"),
@@ -128,12 +129,12 @@ def test_the_reach_of_gradients_is_that_of_the_potential():
 )
 def test_a_field_out_of_range_or_without_effect_is_named(fields, message, unchecked_shapes):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(RECALL, **fields)
+        RECALL.replace(**fields)
 
 
 def test_a_window_without_room_and_data_without_use_are_errors(tmp_path):
     for dataset, least in (("adding", 5), ("recall", 8)):
         with pytest.raises(ValueError, match=f"T must be at least {least} with dataset {dataset}"):
             stbp.fit(RECALL, dataset=dataset, T=least - 1, report=Silent())
-        with pytest.raises(ValueError, match="drawn from random numbers; leave --data away"):
+        with pytest.raises(ValueError, match="drawn from random numbers; omit --data"):
             stbp.fit(RECALL, dataset=dataset, data=tmp_path, report=Silent())

@@ -12,7 +12,8 @@ import torch
 import stbp
 from stbp.cli.main import main
 from stbp.config import Experiment
-from stbp.data import DataError, DataSet, load
+from stbp.data import DataError, load
+from stbp.data.dataset import Samples
 from stbp.data.folds import Part, fold_of, split
 from stbp.experiments import registry, results
 from stbp.experiments.crossvalidation import FILE, crossvalidate
@@ -33,8 +34,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
     return folder, crossvalidate(SMALL, out=folder, report=Silent())
 
 
-def dense(samples: DataSet, ids: torch.Tensor, experiment: Experiment, epoch: int) -> torch.Tensor:
-    x = samples.window(ids, experiment, epoch, torch.device("cpu"))
+def dense(samples: Samples, ids: torch.Tensor, experiment: Experiment, epoch: int) -> torch.Tensor:
+    x = samples.encoded(ids, experiment.window, experiment.seed, epoch, torch.device("cpu"))
     assert isinstance(x, Spikes)
     return x.dense()
 
@@ -74,7 +75,8 @@ def test_a_part_shows_the_samples_of_the_whole_under_their_own_random_numbers():
     assert part.labels.tolist() == whole.labels[part.samples].tolist()
     assert torch.equal(part.picture(1), whole.picture(3))
     assert (len(part), part.shape, part.classes) == (3, whole.shape, whole.classes)
-    assert part.rate(SMALL) == pytest.approx(dense(part, torch.arange(3), SMALL, 0).mean().item())
+    mean = dense(part, torch.arange(3), SMALL, 0).mean().item()
+    assert part.encoded_rate(SMALL.window, SMALL.seed) == pytest.approx(mean)
 
 
 def test_more_folds_than_samples_are_refused():
@@ -114,7 +116,7 @@ def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
     write_set(tmp_path / "n-mnist", 30, 6)
-    e = Experiment(name="x", dataset="n-mnist", network="34x34x2-3", step_ms=10.0, shift=1)
+    e = Experiment.of(name="x", dataset="n-mnist", network="34x34x2-3", step_ms=10.0, shift=1)
     published = for_experiment(e, tmp_path)
     train, test = for_experiment(e.replace(folds=2, fold=1), tmp_path)
     assert len(train) == len(test) == 18
@@ -123,7 +125,7 @@ def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
     for i, sample in enumerate(members.tolist()):
         source, at = (published[0], sample) if sample < 30 else (published[1], sample - 30)
         assert test.labels[i] == source.labels[at]
-        seen, expected = (dense(part, torch.tensor([k]), e, 0) for part, k in ((test, i), (source, at)))
+        seen, expected = (dense(part.samples, torch.tensor([k]), e, 0) for part, k in ((test, i), (source, at)))
         assert torch.equal(seen, expected)
 
 

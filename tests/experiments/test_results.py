@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from stbp.paper import markdown
 from stbp.train.progress import Silent
 
 ROOT = Path(stbp.__file__).parent.parent
-SMALL = dataclasses.replace(registry.experiment("digits-mlp"), network="64-10", T=2, epochs=1)
+SMALL = registry.experiment("digits-mlp").replace(network="64-10", T=2, epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +80,12 @@ def test_a_published_result_is_what_its_command_says(path: Path):
     folds = {"folds": report.FOLDS, "fold": 0} if "folds" in result else {}
     parsed = tyro.cli(Train, args=rest, default=Train(registry.experiment(name).replace(**folds))).experiment
     assert parsed.folds == result.get("folds")
-    assert Experiment(**result["experiment"]) == parsed.replace(folds=None, fold=None)
+    assert Experiment.of(**result["experiment"]) == parsed.replace(folds=None, fold=None)
     seeds = result["seeds"] * result.get("folds", 1)
     for accuracy, seed, run in zip(result["test_accuracy"], seeds, result["runs"], strict=True):
         assert run["summary"]["test_accuracy"] == accuracy == run["metrics"][-1]["test_accuracy"]
         assert run["summary"]["seed"] == seed
-        assert len(run["metrics"]) == run["summary"]["epochs"] == Experiment(**result["experiment"]).epochs
+        assert len(run["metrics"]) == run["summary"]["epochs"] == Experiment.of(**result["experiment"]).epochs
         assert run["summary"]["commit"]
         assert not run["summary"]["commit"].endswith("+")
     assert "/" not in result["command"]
@@ -95,7 +94,7 @@ def test_a_published_result_is_what_its_command_says(path: Path):
 def test_a_cross_validation_says_how_many_folds_and_samples_it_is_over():
     result = {
         "command": "stbp crossvalidate digits-mlp",
-        "experiment": dataclasses.asdict(SMALL),
+        "experiment": SMALL.flat(),
         "test_accuracy": [0.9, 0.8],
         "seeds": [0],
         "folds": 2,

@@ -1,4 +1,3 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -6,13 +5,15 @@ import torch
 
 import stbp
 from stbp import nn
-from stbp.data import load
+from stbp.data.dataset import Windows
 from stbp.data.images import ImageSet
 from stbp.experiments import registry
+from stbp.experiments.datasets import for_experiment
 from stbp.ops.spikes import Spikes
 from stbp.paper import beyond, inference
 from stbp.train.evaluate import Run, predictions
 from stbp.train.progress import Silent
+from stbp.train.source import source
 
 SMALL = registry.experiment("digits-mlp").replace(network="64-30-10", T=5, epochs=3)
 FOLDER = Path(stbp.__file__).parent.parent / "results"
@@ -32,33 +33,34 @@ def run(folder: Path) -> Run:
 
 
 def test_accuracy_after_some_steps_is_that_of_a_window_so_long(run: Run):
-    _, test = load("digits")
-    found = beyond.accuracy_by_step(run.network, SMALL, test)
+    _, test = for_experiment(SMALL)
+    found = beyond.accuracy_by_step(run.network, test)
     assert found[-1] == pytest.approx(run.test_accuracy, abs=1e-7)
     assert found[0] < found[-1]
     for T in (1, 3):
-        short = predictions(run.network, SMALL.replace(T=T), test, torch.arange(len(test)))
+        shorter = for_experiment(SMALL.replace(T=T))[1]
+        short = predictions(run.network, source(shorter, None, 0, torch.device("cpu"), "test").plain())
         right = sum(int((predicted == y).sum()) for predicted, y in short)
         assert found[T - 1] == pytest.approx(right / len(test), abs=1e-7)
 
 
 def test_density_is_that_of_the_input_and_one_is_the_test_set_itself(run: Run):
-    _, test = load("digits")
-    found = {row.scale: row for row in beyond.accuracy_by_density(run.network, SMALL, test)}
+    _, test = for_experiment(SMALL)
+    found = {row.scale: row for row in beyond.accuracy_by_density(run.network, test)}
     assert found[1.0].accuracy == run.test_accuracy
-    assert found[1.0].input_rate == test.rate(SMALL)
+    assert found[1.0].input_rate == test.rate()
     assert found[0.5].input_rate == pytest.approx(found[1.0].input_rate / 2, rel=0.02)
     assert found[4.0].input_rate < 4 * found[1.0].input_rate  # no pixel fires more often than in every step
     assert found[0.1].accuracy < found[1.0].accuracy
 
 
 def test_operations_are_spikes_times_the_neurons_they_reach(run: Run):
-    _, test = load("digits")
+    _, test = for_experiment(SMALL)
     ids = torch.arange(len(test))
-    x = test.window(ids, SMALL, 0, torch.device("cpu"))
+    x = test.window(ids, 0, torch.device("cpu"))
     assert isinstance(x, Spikes)
     hidden = run.network.record(x)[0].o
-    first, second = beyond.operations(run.network, SMALL, test)
+    first, second = beyond.operations(run.network, test)
     assert first.synaptic == pytest.approx(30 * x.dense().sum().item() / len(test))
     assert second.synaptic == pytest.approx(10 * hidden.sum().item() / len(test))
     assert (first.twin, second.twin) == (64 * 30, 30 * 10)
@@ -71,7 +73,7 @@ def test_a_pixel_reaches_as_many_neurons_of_a_map_as_kernels_cover_it(row: int, 
     images[:, :, row, column] = 255  # fires in every step
     samples = ImageSet(images, torch.zeros(3, dtype=torch.int64), ("a", "b"))
     e = SMALL.replace(network="6x6-4C3-P2-2", T=7)
-    conv, dense = beyond.operations(nn.build(e.network), e, samples)
+    conv, dense = beyond.operations(nn.build(e.network), Windows(samples, e.window))
     assert conv.synaptic == 7 * 4 * reached
     assert (conv.twin, dense.twin) == (4 * 4 * 4 * 9, 4 * 2 * 2 * 2)
     assert dense.synaptic <= 7 * dense.twin
@@ -79,9 +81,7 @@ def test_a_pixel_reaches_as_many_neurons_of_a_map_as_kernels_cover_it(row: int, 
 
 def test_what_is_measured_says_of_what_and_reads_as_tables(folder: Path, run: Run):
     found = beyond.measure(folder)
-    assert found["experiment"] == {
-        k: v for k, v in dataclasses.asdict(SMALL).items() if k not in ("seed", "fold", "folds")
-    }
+    assert found["experiment"] == {k: v for k, v in SMALL.flat().items() if k not in ("seed", "fold", "folds")}
     assert found["trained_at"] == run.summary["commit"]
     assert len(found["accuracy_by_step"]) == SMALL.T
     assert len(found["density"]) == len(beyond.SCALES)

@@ -1,4 +1,3 @@
-import dataclasses
 from typing import Any, Literal
 
 import pytest
@@ -14,7 +13,7 @@ SDBP = OURS.replace(name="mnist-mlp-400-paper", gate="spatial")  # any registere
 
 def result_of(experiment: Experiment, *accuracies: float, cannot_learn: bool = False) -> dict[str, Any]:
     """A result of seeds 0, 1, ..., whose earlier epochs were 1 point better each."""
-    fields = {k: v for k, v in dataclasses.asdict(experiment).items() if k not in results.VARIED}
+    fields = {k: v for k, v in experiment.flat().items() if k not in results.VARIED}
     epochs = range(experiment.epochs)
     return {
         "command": f"stbp train {experiment.name}",

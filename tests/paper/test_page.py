@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import re
 import shutil
@@ -64,7 +63,7 @@ def _result(name: str, accuracies: list[float], **fields) -> dict:
         }
         for s, a in enumerate(accuracies)
     ]
-    stored = {k: v for k, v in dataclasses.asdict(e).items() if k not in report.VARIED}
+    stored = {k: v for k, v in e.flat().items() if k not in report.VARIED}
     seeds = list(range(len(accuracies)))
     return {
         "command": report.command(e),
@@ -299,7 +298,7 @@ def _measured(name: str, folder: Path) -> dict:
     e = registry.experiment(name)
     found = {
         "command": "c",
-        "experiment": {k: v for k, v in dataclasses.asdict(e).items() if k not in report.VARIED},
+        "experiment": {k: v for k, v in e.flat().items() if k not in report.VARIED},
         "test_samples": 12_345,
         "accuracy_by_step": [0.9] * e.T,
         "density": [{"scale": s, "input_rate": 0.1 * s, "accuracy": 1 - 0.1 / s} for s in (0.5, 1.0)],

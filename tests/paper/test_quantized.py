@@ -14,11 +14,11 @@ from stbp.train.checkpoint import Checkpoint
 from stbp.train.evaluate import Run
 from stbp.train.progress import Silent
 
-SMALL = dataclasses.replace(registry.experiment("digits-mlp"), network="64-30-10", T=8, epochs=3)
+SMALL = registry.experiment("digits-mlp").replace(network="64-30-10", T=8, epochs=3)
 
 
 def untrained(network: str, shape: tuple[int, int, int], **fields) -> Run:
-    e = dataclasses.replace(SMALL, network=network, **fields)
+    e = SMALL.replace(network=network, **fields)
     net = nn.build(network, e.decay, e.threshold, gate=e.gate, input_rate=0.2)
     with torch.no_grad():
         for parameter in net.parameters():

@@ -1,4 +1,3 @@
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ T = 6
 
 
 def untrained(name: str = "nmnist-mlp", **fields: object) -> Run:
-    e = dataclasses.replace(registry.experiments()[name], **{"network": "34x34x2-20-10", "T": T, **fields})
+    e = registry.experiments()[name].replace(**{"network": "34x34x2-20-10", "T": T, **fields})
     return Run(e, build_network(e, 0.02), [], {}, (2, 34, 34), tuple("0123456789"))
 
 
@@ -51,7 +50,7 @@ def test_a_picture_for_each_step_shows_what_was_recorded(file: Path, monkeypatch
     assert {picture.size for picture in pictures} == {(1600, 720)}
     assert len({picture.tobytes() for picture in pictures}) == T
     _, frames, hidden, output = shown[0]
-    x = window_of(read_events(file), run.experiment, (34, 34), "")
+    x = window_of(read_events(file), run.experiment.window, (34, 34), "")
     assert isinstance(x, Spikes)
     np.testing.assert_array_equal(frames, x.dense()[:, 0])
     traces = run.network.record(x)

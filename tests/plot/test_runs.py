@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle, StepPatch
 
 import stbp
 from stbp.data import ImageSet, load
+from stbp.data.dataset import Windows
 from stbp.data.images import encode
 from stbp.nn.layers import LIF
 from stbp.nn.network import Trace
@@ -37,7 +38,7 @@ def run() -> Run:
 @pytest.fixture(scope="module")
 def static_run(run: Run) -> Run:
     """Untrained, with a history of two epochs."""
-    e = dataclasses.replace(run.experiment, network="8x8-4C3-P2-300-10", encoding="static", T=1, validation=9, epochs=2)
+    e = run.experiment.replace(network="8x8-4C3-P2-300-10", encoding="static", T=1, validation=9, epochs=2)
     accuracies = ("train_accuracy", "validation_accuracy", "test_accuracy")
     history = [
         {"epoch": 1, "train_loss": 0.5, **dict(zip(accuracies, (0.25, 0.5, 0.45), strict=True))},
@@ -48,7 +49,7 @@ def static_run(run: Run) -> Run:
 
 def untrained(run: Run, network: str, shape: tuple[int, int, int], classes: int = 10, steps: int = T) -> Run:
     """A run of the same experiment with another network, at its start."""
-    experiment = dataclasses.replace(run.experiment, network=network, T=steps)
+    experiment = run.experiment.replace(network=network, T=steps)
     names = tuple(f"class {k}" for k in range(classes))
     return Run(experiment, build_network(experiment, 0.3), run.history, run.summary, shape, names)
 
@@ -57,6 +58,11 @@ def noise(n: int, shape: tuple[int, int, int], classes: int = 10) -> ImageSet:
     """Random images with all labels in turn."""
     pixels = torch.randint(0, 256, (n, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return ImageSet(pixels, torch.arange(n) % classes, tuple(f"class {k}" for k in range(classes)))
+
+
+def bound(run: Run, images: ImageSet) -> Windows:
+    """The images as the run's input."""
+    return Windows(images, run.experiment.window, run.experiment.seed)
 
 
 def title_of(figure: Figure) -> str:
@@ -76,7 +82,7 @@ def recorded_spikes(o: torch.Tensor) -> set[tuple[int, int]]:
 def expected(run: Run, images: ImageSet, sample: int) -> tuple[torch.Tensor, list[Trace]]:
     """Input and traces of one sample."""
     ids = torch.tensor([sample])
-    x = encode(images.images[ids], run.experiment, 0, ids)
+    x = encode(images.images[ids], run.experiment.window, 0, 0, ids)
     return (x if isinstance(x, torch.Tensor) else x.dense()), run.network.record(x)
 
 
@@ -86,7 +92,7 @@ def many_spikes(n: torch.Tensor) -> str:
 
 def test_raster_shows_the_recorded_spikes(run: Run, images: ImageSet):
     x, traces = expected(run, images, 7)
-    figure = plot.raster(run, images, 7)
+    figure = plot.raster(run, bound(run, images), 7)
     assert len(figure.axes) == 2 * 3
     left, right = figure.axes[0::2], figure.axes[1::2]
     for axes, o in zip(left, [x, traces[0].o, traces[1].o], strict=True):
@@ -102,7 +108,7 @@ def test_raster_shows_the_recorded_spikes(run: Run, images: ImageSet):
 
 
 def test_raster_counts_the_spikes_of_each_hidden_neuron(run: Run, images: ImageSet):
-    counts = plot.raster(run, images, 7).axes[3].patches[0]
+    counts = plot.raster(run, bound(run, images), 7).axes[3].patches[0]
     assert isinstance(counts, StepPatch)
     np.testing.assert_array_equal(counts.get_data()[0], expected(run, images, 7)[1][0].o.sum((0, 1)))
 
@@ -111,7 +117,7 @@ def test_raster_groups_neurons_where_they_are_many_and_says_so(run: Run):
     wide, inputs = untrained(run, "28x28-15C5-10", (1, 28, 28)), noise(2, (1, 28, 28))
     o = expected(wide, inputs, 1)[1][0].o[:, 0].flatten(1)
     assert o.shape[1] == 8640
-    axes = plot.raster(wide, inputs, 1).axes[2]
+    axes = plot.raster(wide, bound(wide, inputs), 1).axes[2]
     mesh = next(c for c in axes.collections if isinstance(c, QuadMesh))
     shares = torch.stack([group.mean(1) for group in o.split(44, 1)])  # the last group is smaller
     np.testing.assert_allclose(np.asarray(mesh.get_array()), shares, rtol=1e-6)
@@ -121,7 +127,7 @@ def test_raster_groups_neurons_where_they_are_many_and_says_so(run: Run):
 
 
 def test_static_input_is_drawn_as_a_current(static_run: Run, images: ImageSet):
-    figure = plot.raster(static_run, images, 0)
+    figure = plot.raster(static_run, bound(static_run, images), 0)
     axes = figure.axes[0]
     np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), images.images[0].reshape(64, 1) / 255)
     assert "current" in axes.get_title("left")
@@ -131,7 +137,7 @@ def test_static_input_is_drawn_as_a_current(static_run: Run, images: ImageSet):
 
 def test_potential_shows_the_recorded_potential_threshold_and_spikes(run: Run, images: ImageSet):
     traces = expected(run, images, 7)[1]
-    figure = plot.potential(run, images, 7)
+    figure = plot.potential(run, bound(run, images), 7)
     assert len(figure.axes) == 2 * 3
     threshold = run.experiment.threshold
     for axes in figure.axes[:3]:
@@ -149,12 +155,12 @@ def test_potential_shows_the_recorded_potential_threshold_and_spikes(run: Run, i
 
 
 def test_potential_shows_the_label_and_its_rivals(run: Run, images: ImageSet):
-    x = encode(images.images, run.experiment, 0, torch.arange(len(images)))
+    x = encode(images.images, run.experiment.window, 0, 0, torch.arange(len(images)))
     o = run.network(x)
     wrong = predict(o) != images.labels
     for sample in (int(wrong.nonzero()[0]), int((~wrong).nonzero()[0])):
         label, predicted = int(images.labels[sample]), int(predict(o)[sample])
-        first, second, _ = (axes.get_title("left") for axes in plot.potential(run, images, sample).axes[3:])
+        first, second, _ = (axes.get_title("left") for axes in plot.potential(run, bound(run, images), sample).axes[3:])
         counts = o[:, sample].sum(0)
         if label != predicted:
             assert first == f"class {label} (label): {many_spikes(counts[label])}"
@@ -166,8 +172,8 @@ def test_potential_shows_the_label_and_its_rivals(run: Run, images: ImageSet):
 
 
 def test_rates_count_every_neuron_once(run: Run, images: ImageSet):
-    x = encode(images.images[:200], run.experiment, 0, torch.arange(200))
-    figure = plot.rates(run, images)
+    x = encode(images.images[:200], run.experiment.window, 0, 0, torch.arange(200))
+    figure = plot.rates(run, bound(run, images))
     assert len(figure.axes) == 2
     assert "200 samples" in title_of(figure)
     for axes, trace in zip(figure.axes, run.network.record(x), strict=True):
@@ -186,7 +192,7 @@ def test_rates_of_a_silent_network(run: Run):
     for module in mute.network:
         if isinstance(module, LIF):
             module.threshold = 1e9
-    figure = plot.rates(mute, noise(3, (1, 8, 8)))
+    figure = plot.rates(mute, bound(mute, noise(3, (1, 8, 8))))
     assert [axes.get_title("left").split(", ")[-1] for axes in figure.axes] == [
         f"silent {n} of {n} (100.0 %)" for n in (144, 20, 10)
     ]
@@ -275,7 +281,7 @@ def test_learning_curve_draws_loss_and_errors(static_run: Run):
 
 def test_learning_curves_are_called_by_what_sets_them_apart(run: Run, tmp_path: Path):
     perfect = [{**run.history[0], "epoch": k + 1, "test_accuracy": a} for k, a in enumerate((0.5, 0.99, 1.0))]
-    others = [dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, seed=s)) for s in (1, 2)]
+    others = [dataclasses.replace(run, settings=run.experiment.replace(seed=s)) for s in (1, 2)]
     figure = plot.learning_curve([run, *others, dataclasses.replace(others[0], history=perfect)])
     assert figure.axes[1].get_yscale() == "symlog"  # an error of zero stays on the axis
     assert [line.get_label() for line in figure.axes[0].lines[:3]] == [f"digits-mlp, seed {s}" for s in (0, 1, 2)]
@@ -295,24 +301,25 @@ def test_learning_curve_needs_an_epoch(run: Run):
 def test_sample_out_of_range(run: Run, images: ImageSet, sample: int):
     for draw in (plot.raster, plot.potential):
         with pytest.raises(ValueError, match=rf"sample must lie in \[0, 360\).*got {sample}$"):
-            draw(run, images, sample)
+            draw(run, bound(run, images), sample)
 
 
 def test_numbers_out_of_range(run: Run, images: ImageSet):
     with pytest.raises(ValueError, match="neurons must be at least 2"):
-        plot.potential(run, images, 0, neurons=1)
+        plot.potential(run, bound(run, images), 0, neurons=1)
     with pytest.raises(ValueError, match="width"):
         plot.surrogates(width=0.0)
     with pytest.raises(ValueError, match="threshold"):
         plot.surrogates(threshold=-1.0)
     with pytest.raises(ValueError, match="at least one sample"):
-        plot.rates(run, ImageSet(images.images[:0], images.labels[:0], images.classes))
+        plot.rates(run, bound(run, ImageSet(images.images[:0], images.labels[:0], images.classes)))
 
 
 def test_one_step_few_classes_and_channels(run: Run, tmp_path: Path):
     """T = 1, three classes and an output to spare, colour images: drawn and written without a warning."""
     shape = (3, 8, 8)
-    small, inputs = untrained(run, "8x8x3-2C3-1-4", shape, classes=3, steps=1), noise(4, shape, classes=3)
+    small = untrained(run, "8x8x3-2C3-1-4", shape, classes=3, steps=1)
+    inputs = bound(small, noise(4, shape, classes=3))
     figures = [plot.raster(small, inputs, 3), plot.potential(small, inputs, 3), plot.rates(small, inputs)]
     assert [label.get_text() for label in figures[0].axes[-2].get_yticklabels()][-1] == "output 3"
     for figure in [*figures, plot.weights(small, shape)]:
@@ -321,7 +328,7 @@ def test_one_step_few_classes_and_channels(run: Run, tmp_path: Path):
 
 def test_style_is_the_figures_own(run: Run, images: ImageSet):
     before = dict(rcParams)
-    plot.raster(run, images, 0)
+    plot.raster(run, bound(run, images), 0)
     assert dict(rcParams) == before
 
 

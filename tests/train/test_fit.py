@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -18,14 +17,16 @@ from torch import Tensor
 
 import stbp
 from stbp import nn
+from stbp.data.dataset import Windows
 from stbp.experiments import registry
 from stbp.experiments import results as report
-from stbp.train import checkpoint, fit, runs
-from stbp.train.evaluate import BATCH, Run
+from stbp.train import checkpoint, fit, runs, source
+from stbp.train.epoch import DivergedError
+from stbp.train.evaluate import Run
 from stbp.train.optimizer import optimizer
 from stbp.train.progress import Silent, stop_requests
 
-SMALL = dataclasses.replace(registry.experiments()["digits-mlp"], network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
+SMALL = registry.experiments()["digits-mlp"].replace(network="64-16-10", T=4, epochs=3, learning_rate=1e-2)
 
 
 class Listener(Silent):
@@ -52,7 +53,7 @@ def uninterrupted() -> Run:
     return stbp.fit(SMALL, report=Silent())
 
 
-AVERAGED = dataclasses.replace(SMALL, average=0.9, shift=1, elastic=0.5, drop=0.1)
+AVERAGED = SMALL.replace(average=0.9, shift=1, elastic=0.5, drop=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +80,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(uninterru
 
 def test_every_epoch_sees_every_training_sample_once_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch):
     seen: dict[int, list[int]] = {}
-    batch = fit.batch
+    window = Windows.window
 
-    def listening(experiment, images, ids, epoch, device):
+    def listening(samples, ids, epoch, device):
         seen.setdefault(epoch, []).extend(ids.tolist())
-        return batch(experiment, images, ids, epoch, device)
+        return window(samples, ids, epoch, device)
 
-    monkeypatch.setattr(fit, "batch", listening)
+    monkeypatch.setattr(Windows, "window", listening)
     stbp.fit(SMALL, epochs=2, validation=400, report=Silent())
     first, second = seen[1], seen[2]
     assert len(first) == len(set(first)) == 1437 - 400
@@ -98,7 +99,7 @@ def test_a_run_folder_holds_what_the_contract_says(tmp_path: Path):
     run = stbp.fit(SMALL, out=tmp_path / "run", report=Silent())
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"config.json", "metrics.jsonl", "checkpoint.safetensors", "summary.json"}
-    assert stbp.Experiment(**json.loads((tmp_path / "run/config.json").read_text())) == SMALL
+    assert stbp.Experiment.of(**json.loads((tmp_path / "run/config.json").read_text())) == SMALL
     metrics = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert metrics == run.history
     assert [m["epoch"] for m in metrics] == [1, 2, 3]
@@ -151,7 +152,7 @@ def stopped_and_resumed(experiment: stbp.Experiment, calls: int, out: Path, monk
 @pytest.mark.parametrize("calls", [0, 1, 17, 28, 29, 30, 31, 32, 33, 34, 40, 75])
 def test_stopped_at_any_question_and_resumed_it_is_as_if_never_stopped(calls, uninterrupted, tmp_path, monkeypatch):
     """29 steps an epoch, then questions inside the evaluation, then the next epoch."""
-    assert BATCH == 200
+    assert source.BATCH == 200
     run = stopped_and_resumed(SMALL, calls, tmp_path / "run", monkeypatch)
     assert equal(weights(run), weights(uninterrupted))
     keys = ("epoch", "train_loss", "train_accuracy", "test_accuracy", "firing_rate")
@@ -184,7 +185,7 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights_after_every_step(
 
     monkeypatch.setattr(torch.optim.Adam, "step", optimizing)
     monkeypatch.setattr(fit, "predictions", labelling)
-    e = dataclasses.replace(SMALL, average=0.9, epochs=2)
+    e = SMALL.replace(average=0.9, epochs=2)
     run = stbp.fit(e, out=tmp_path, report=Silent())
     assert len(steps) == 2 * 29
     for seen, found in ((steps[:29], judged[0]), (steps, judged[-1]), (steps, list(run.network.parameters()))):
@@ -194,7 +195,7 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights_after_every_step(
                 [share * step[index] for share, step in zip(shares / shares.sum(), seen, strict=True)]
             ).sum(0)
             assert torch.allclose(weight.detach().double(), mean, atol=1e-6)
-    live = runs.part(checkpoint.load(tmp_path / checkpoint.FILE), "live")
+    live = checkpoint.load(tmp_path / checkpoint.FILE).part("live")
     monkeypatch.undo()
     assert equal(live, weights(stbp.fit(e, average=None, report=Silent())))
     assert stbp.evaluate(tmp_path).accuracy == run.test_accuracy
@@ -204,7 +205,7 @@ def test_a_rate_penalty_makes_hidden_neurons_fire_less_and_is_in_the_loss():
     quiet, loud = (stbp.fit(SMALL, rate_penalty=weight, report=Silent()) for weight in (0.1, 1e-9))
     assert quiet.history[-1]["firing_rate"][0] < 0.8 * loud.history[-1]["firing_rate"][0]
     assert quiet.test_accuracy > 0.5
-    with pytest.raises(ValueError, match="rate_penalty has no effect on network 64-10, which has no hidden layer"):
+    with pytest.raises(ValueError, match="rate_penalty has no effect on a network without hidden neurons"):
         stbp.fit(SMALL, network="64-10", rate_penalty=1.0, report=Silent())
 
 
@@ -238,7 +239,7 @@ def test_ctrl_c_writes_a_checkpoint_in_the_middle_of_an_epoch(uninterrupted, tmp
     ],
 )
 def test_every_optimizer_and_schedule_resumes_bit_for_bit(fields: dict[str, Any], tmp_path: Path, monkeypatch):
-    changed = dataclasses.replace(SMALL, epochs=2, validation=100, **fields)
+    changed = SMALL.replace(epochs=2, validation=100, **fields)
     whole = stbp.fit(changed, report=Silent())
     stop_after(monkeypatch, 10)
     with pytest.raises(KeyboardInterrupt):
@@ -250,7 +251,7 @@ def test_every_optimizer_and_schedule_resumes_bit_for_bit(fields: dict[str, Any]
 def test_weights_decay_by_their_share_of_the_learning_rate_beside_adams_step():
     net = nn.build("3-4-2")
     before = [p.detach().clone() for p in net.parameters()]
-    decaying = optimizer(dataclasses.replace(SMALL, weight_decay=0.5, learning_rate=0.1), net, None)
+    decaying = optimizer(SMALL.replace(weight_decay=0.5, learning_rate=0.1).training.optimisation, net, None)
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
     decaying.step()
@@ -304,7 +305,7 @@ def test_a_finished_run_that_is_resumed_keeps_its_summary(tmp_path: Path):
 
 
 def test_an_early_stopped_run_that_is_resumed_keeps_its_summary(tmp_path: Path):
-    patient = dataclasses.replace(SMALL, validation=300, patience=1, epochs=40, learning_rate=1e-9)
+    patient = SMALL.replace(validation=300, patience=1, epochs=40, learning_rate=1e-9)
     stbp.fit(patient, out=tmp_path, report=Silent())
     path = tmp_path / "summary.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "of that day"}))
@@ -344,7 +345,7 @@ def test_training_goes_on_when_nobody_reads_what_it_tells(tmp_path: Path, uninte
 
 
 def test_a_run_made_longer_and_stopped_has_no_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    constant = dataclasses.replace(SMALL, schedule="constant")
+    constant = SMALL.replace(schedule="constant")
     stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
     stop_after(monkeypatch, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -370,7 +371,7 @@ def test_a_run_from_before_a_field_existed_is_read_with_its_default(tmp_path: Pa
         del fields["neuron"], fields["drop"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     checkpoint.save(tmp_path / checkpoint.FILE, saved)
-    assert stbp.load_run(tmp_path).experiment == dataclasses.replace(SMALL, epochs=1)
+    assert stbp.load_run(tmp_path).experiment == SMALL.replace(epochs=1)
 
 
 def test_resume_without_a_folder_is_an_error():
@@ -385,7 +386,7 @@ def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path):
 
 
 def test_with_a_schedule_that_allows_it_a_run_can_be_made_longer(tmp_path: Path):
-    constant = dataclasses.replace(SMALL, schedule="constant")
+    constant = SMALL.replace(schedule="constant")
     stbp.fit(constant, epochs=1, out=tmp_path, report=Silent())
     longer = stbp.fit(constant, epochs=2, out=tmp_path, resume=True, report=Silent())
     assert equal(weights(longer), weights(stbp.fit(constant, epochs=2, report=Silent())))
@@ -400,14 +401,12 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, unchecked_shap
     ]
     for field, value, message in [*changes, ("validation", 1437, "validation must leave samples")]:
         with pytest.raises(ValueError, match=message):
-            stbp.fit(dataclasses.replace(SMALL, **{field: value}), out=tmp_path / "run", report=Silent())
+            stbp.fit(SMALL.replace(**{field: value}), out=tmp_path / "run", report=Silent())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_divergence_names_layer_and_step():
-    with pytest.raises(
-        fit.DivergedError, match=r"epoch 1, step 1: the weight of layer 0 \(Linear 64-16\) is not finite"
-    ):
+    with pytest.raises(DivergedError, match=r"epoch 1, step 1: the weight of layer 0 \(Linear 64-16\) is not finite"):
         stbp.fit(SMALL, learning_rate=1e30, report=Silent())
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from stbp import loss, nn
+from stbp.nn.record import Trace, record
 from stbp.train import health
 
 
@@ -15,15 +16,15 @@ def kinds(findings: list[health.Finding]) -> set[tuple[str, str]]:
 
 def test_a_balanced_network_has_no_finding():
     net = nn.build("784-200-10", threshold=0.3, input_rate=0.13)
-    assert health.examine(net, net.record(batch()), early=True) == []
+    assert health.examine(net, record(net, batch()), early=True) == []
 
 
 def test_the_papers_silent_setting_is_explained():
     """Table 1 on MNIST: threshold 1.5, tau 0.1, a1 = 1, unit rows (LOG.md)."""
     net = nn.build("784-400-10", decay=0.1, threshold=1.5, init="paper")
     loss.rate_mse(net(batch()), torch.zeros(50, dtype=torch.int64)).backward()
-    gradients = [(i, net.get_parameter(f"{i}.weight").grad.norm().item()) for i in (0, 2)]  # pyright: ignore
-    findings = health.examine(net, net.record(batch()), gradients, early=True)
+    gradients = [(f"{i}.weight", net.get_parameter(f"{i}.weight").grad.norm().item()) for i in (0, 2)]  # pyright: ignore
+    findings = health.examine(net, record(net, batch()), gradients, early=True)
     assert {("dead", "layer 3"), ("gradient", "layer 0"), ("gradient", "layer 2")} <= kinds(findings)
     assert {kind for kind, layer in kinds(findings) if layer == "layer 1"} & {"dead", "silent", "reach"}
     text = next(str(finding) for finding in findings if finding.kind == "dead" and "layer 3" in finding.layer)
@@ -35,7 +36,7 @@ def test_the_papers_silent_setting_is_explained():
 def one_layer(u: float, early: bool = False, surrogate: str = "rectangle") -> set[tuple[str, str]]:
     """Findings for a layer of ten neurons that all get the current u in every step, without memory."""
     net = nn.Network(nn.LIF(decay=0.0, threshold=0.5, surrogate=surrogate), nn.Linear(10, 2), nn.LIF())  # pyright: ignore
-    trace = nn.Trace(0, torch.full((5, 4, 10), u), (torch.full((5, 4, 10), u) >= 0.5).float())
+    trace = Trace("0", net[0], torch.full((5, 4, 10), u), (torch.full((5, 4, 10), u) >= 0.5).float())
     return kinds(health.examine(net, [trace], early=early))
 
 
@@ -51,7 +52,7 @@ def test_a_silent_output_is_reported_late_but_not_early():
     net = nn.build("784-10")
     u = torch.full((5, 4, 10), 0.9)
     u[..., 3] = 0.1
-    trace = nn.Trace(1, u, (u >= 0.5).float())
+    trace = Trace("1", net[1], u, (u >= 0.5).float())
     assert kinds(health.examine(net, [trace], early=True)) == {("always", "layer 1")}
     assert kinds(health.examine(net, [trace])) == {("always", "layer 1"), ("silent", "layer 1")}
 
@@ -61,14 +62,14 @@ def test_a_silent_output_is_reported_late_but_not_early():
 )
 def test_a_vanishing_gradient_is_reported(norms, found):
     net = nn.build("784-20-10")
-    findings = health.examine(net, [], list(zip((0, 2), norms, strict=True)))
+    findings = health.examine(net, [], list(zip(("0.weight", "2.weight"), norms, strict=True)))
     assert {layer for _, layer in kinds(findings)} == found
 
 
 def test_firing_rates_are_spikes_per_neuron_and_step():
     o = torch.zeros(4, 2, 5)
     o[0] = 1
-    assert health.firing_rates([nn.Trace(0, o, o)]) == [0.25]
+    assert health.firing_rates([Trace("0", nn.LIF(), o, o)]) == [0.25]
 
 
 @pytest.mark.parametrize(("width", "bias", "fatal"), [(1.0, 0.0, True), (3.5, 0.0, False), (1.0, 1.2, False)])
@@ -78,5 +79,5 @@ def test_only_an_output_wholly_out_of_reach_is_fatal(width, bias, fatal):
         for parameter in net.parameters():
             parameter.zero_()
         net.get_parameter("2.bias")[0] = bias
-    found = health.examine(net, net.record(torch.ones(4, 2, 8)))
+    found = health.examine(net, record(net, torch.ones(4, 2, 8)))
     assert any(finding.fatal for finding in found) == fatal

@@ -1,4 +1,4 @@
-"""Sets of recordings as training asks for them: frames as the fields of an experiment say."""
+"""Sets of recordings as training asks for them: frames as a `Window` says."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from stbp.config import Experiment
+from stbp.config import Window
 from stbp.data.error import DataError
 from stbp.data.events.frames.op import frames
 from stbp.data.events.frames.options import SACCADE_US, Augmentation, FrameOptions
@@ -15,19 +15,19 @@ from stbp.data.events.sets import EventSet
 from stbp.ops.spikes import Spikes
 
 
-def frame_options(experiment: Experiment) -> FrameOptions:
-    """How the experiment divides the events of a recording among its T steps."""
-    assert experiment.step_ms is not None  # an experiment on event data has it
+def frame_options(how: Window) -> FrameOptions:
+    """How the events of a recording are divided among the T steps of a window."""
+    assert how.step_ms is not None  # an experiment on event data has it
     return FrameOptions(
-        step_us=round(1000 * experiment.step_ms),
-        stop_us=SACCADE_US if experiment.first_saccade else None,
-        stabilize=experiment.stabilize,
-        counts=experiment.counts,
+        step_us=round(1000 * how.step_ms),
+        stop_us=SACCADE_US if how.first_saccade else None,
+        stabilize=how.stabilize,
+        counts=how.counts,
     )
 
 
 def window_of(
-    events: np.ndarray, experiment: Experiment, sensor: tuple[int, int], where: str
+    events: np.ndarray, how: Window, sensor: tuple[int, int], where: str
 ) -> Spikes | Float[Tensor, "T 1 2 H W"]:
     """The frames `[T, 1, 2, H, W]` of one recording, not augmented.
 
@@ -50,12 +50,12 @@ def window_of(
     t, x, y = (torch.from_numpy(events[n].astype(d)) for n, d in (("t", "u4"), ("x", "u1"), ("y", "u1")))
     p = torch.from_numpy(np.packbits(events["p"].astype(bool), bitorder="little"))
     offsets, ids = torch.tensor([0, len(events)]), torch.tensor([0])
-    return frames(t, x, y, p, offsets, ids, experiment.T, sensor, frame_options(experiment))
+    return frames(t, x, y, p, offsets, ids, how.T, sensor, frame_options(how))
 
 
 @dataclass(frozen=True)
 class EventWindows:
-    """The recordings of an `EventSet` as windows of frames; a `stbp.data.DataSet`."""
+    """The recordings of an `EventSet` as windows of frames; `stbp.data.dataset.Samples`."""
 
     recordings: EventSet
 
@@ -74,20 +74,19 @@ class EventWindows:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one frame: 2 polarities, height, width."""
+        """Shape of one frame: 2 polarities, height, width."""
         return self.recordings.shape
 
-    def rate(self, experiment: Experiment) -> float:
+    def encoded_rate(self, how: Window, seed: int) -> float:
         """Mean value of the frames of up to 1,000 recordings, at most 1."""
-        return min(1.0, self.recordings.rate(experiment.T, frame_options(experiment)))
+        return min(1.0, self.recordings.rate(how.T, frame_options(how)))
 
-    def window(
-        self, ids: Int64[Tensor, " B"], experiment: Experiment, epoch: int, device: torch.device
+    def encoded(
+        self, ids: Int64[Tensor, " B"], how: Window, seed: int, epoch: int, device: torch.device
     ) -> Tensor | Spikes:
         """As `DataSet.window`: frames `[T, B, 2, H, W]`, shifted, thinned and jittered in every epoch but 0."""
-        e = experiment
-        change = Augmentation(e.shift, e.drop, round(1000 * e.jitter_ms)) if epoch else None
-        return self.recordings.frames(ids, e.T, frame_options(e), change, seed=e.seed, epoch=epoch).to(device)
+        change = Augmentation(how.shift, how.drop, round(1000 * how.jitter_ms)) if epoch else None
+        return self.recordings.frames(ids, how.T, frame_options(how), change, seed=seed, epoch=epoch).to(device)
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
         """How many events each pixel had in the whole recording, by polarity, the busiest white."""

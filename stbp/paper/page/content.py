@@ -1,6 +1,5 @@
 """What the page says of results: rows beside the paper's, differences with their uncertainty, settings."""
 
-import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from stbp.config import Experiment
+from stbp.config import Experiment, default
 from stbp.experiments import results as report
 from stbp.experiments import stats
 from stbp.paper import comparison, tables
@@ -141,7 +140,7 @@ def _uncertainty(ours: stats.Estimate, summary: dict[str, Any]) -> str:
 
 def of(result: Result) -> Experiment:
     """The experiment of a result, without seed and fold."""
-    return Experiment(**result["experiment"])
+    return Experiment.of(**result["experiment"])
 
 
 def anchor(result: Result) -> str:
@@ -154,10 +153,9 @@ def settings(experiment: Experiment) -> dict[str, str]:
     """The fields of an experiment in which it differs from the defaults, and those that every reader asks for."""
     always = ("network", "dataset", "T", "decay", "threshold", "surrogate", "width", "gate", "epochs")
     found = {}
-    for field in dataclasses.fields(experiment):
-        value = getattr(experiment, field.name)
-        if field.name not in ("name", "seed") and (field.name in always or value != field.default):
-            found[field.name] = "on" if value is True else "off" if value is False else f"{value}"
+    for name, value in experiment.flat().items():
+        if name not in ("name", "seed") and (name in always or value != default(name)):
+            found[name] = "on" if value is True else "off" if value is False else f"{value}"
     return found
 
 

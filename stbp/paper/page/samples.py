@@ -54,11 +54,11 @@ def look(quantized: Quantized | None, data: Path | None) -> Seen:
 def _digit(seen: Seen, quantized: Quantized, train: DataSet, test: DataSet) -> None:
     e = quantized.experiment
     sample = int((test.labels == CLASS).nonzero()[0])
-    x = test.window(torch.tensor([sample]), e, 0, torch.device("cpu"))
+    x = test.window(torch.tensor([sample]), 0, torch.device("cpu"))
     image = test.picture(sample)[0].numpy()
     before, after = (
         [trace.o[:, 0].numpy() for trace in net.record(x)]
-        for net in (build_network(e, train.rate(e)), dequantized(quantized))
+        for net in (build_network(e, train.rate()), dequantized(quantized))
     )
     pixels = (x.dense() if isinstance(x, Spikes) else x)[:, 0, 0].numpy()
     corner = image.shape[0] // 2 - PATCH // 2
@@ -78,7 +78,7 @@ def _events(seen: Seen, data: Path | None) -> None:
     e = registry.experiment("nmnist-mlp").replace(shift=0)
     _, test = for_experiment(e, data)
     sample = len(test) // 2
-    x = test.window(torch.tensor([sample]), e, 0, torch.device("cpu"))
+    x = test.window(torch.tensor([sample]), 0, torch.device("cpu"))
     frames = (x.dense() if isinstance(x, Spikes) else x)[:, 0].numpy()
     seen.recording = f"test recording {sample}, a {test.classes[int(test.labels[sample])]}"
     assert e.step_ms is not None

@@ -13,6 +13,7 @@ import stbp
 from stbp.cli.train import Train
 from stbp.config import Experiment
 from stbp.data import DataError, DataSet
+from stbp.data.dataset import Samples, Windows
 from stbp.data.events.formats.nmnist import encode
 from stbp.data.events.formats.record import empty
 from stbp.data.events.frames.options import Augmentation, FrameOptions
@@ -30,7 +31,7 @@ CPU = torch.device("cpu")
 
 
 def example(**fields: Any) -> Experiment:
-    return Experiment(**{"name": "x", "dataset": "n-mnist", "network": "34x34x2-8-2", "step_ms": 10.0, **fields})
+    return Experiment.of(**{"name": "x", "dataset": "n-mnist", "network": "34x34x2-8-2", "step_ms": 10.0, **fields})
 
 
 @pytest.fixture
@@ -52,10 +53,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sets(folder) -> tuple[EventWindows, EventWindows]:
-    train, test = for_experiment(example(), folder)
+    train, test = (windows.samples for windows in for_experiment(example(), folder))
     assert isinstance(train, EventWindows)
     assert isinstance(test, EventWindows)
     return train, test
+
+
+def window(samples: EventWindows, e: Experiment, epoch: int) -> Tensor | Spikes:
+    return Windows(samples, e.window, e.seed).window(IDS, epoch, CPU)
 
 
 def same(found: Tensor | Spikes, expected: Tensor | Spikes) -> bool:
@@ -79,11 +84,11 @@ IDS = torch.tensor([3, 0, 5])
 def test_each_field_is_the_option_it_says(sets, fields, options):
     e = example(**fields)
     expected = sets[0].recordings.frames(IDS, 30, options)
-    found = sets[0].window(IDS, e, 0, CPU)
+    found = window(sets[0], e, 0)
     assert isinstance(found, Tensor) == e.counts
     assert same(found, expected)
     if fields:
-        assert not same(found, sets[0].window(IDS, example(), 0, CPU))
+        assert not same(found, window(sets[0], example(), 0))
 
 
 @pytest.mark.parametrize(
@@ -96,24 +101,25 @@ def test_each_field_is_the_option_it_says(sets, fields, options):
 )
 def test_training_epochs_are_augmented_and_evaluation_is_not(sets, fields, change):
     e = example(seed=7, **fields)
-    plain = sets[0].window(IDS, example(seed=7), 0, CPU)
-    assert same(sets[0].window(IDS, e, 0, CPU), plain)
-    first = sets[0].window(IDS, e, 1, CPU)
+    plain = window(sets[0], example(seed=7), 0)
+    assert same(window(sets[0], e, 0), plain)
+    first = window(sets[0], e, 1)
     assert same(first, sets[0].recordings.frames(IDS, 30, FrameOptions(step_us=10_000), change, seed=7, epoch=1))
     assert not same(first, plain)
-    assert not same(first, sets[0].window(IDS, e, 2, CPU))
+    assert not same(first, window(sets[0], e, 2))
 
 
 def test_it_keeps_the_contract_of_a_data_set(sets):
-    samples: DataSet = sets[0]
-    assert isinstance(samples, DataSet)
+    samples: Samples = sets[0]
+    assert isinstance(samples, Samples)
+    assert isinstance(Windows(samples, example().window), DataSet)
     assert len(samples) == 12
     assert samples.classes == ("0", "1")
     assert samples.shape == (2, 34, 34)
     dense = sets[0].recordings.frames(torch.arange(12), 30, FrameOptions(step_us=10_000))
     assert isinstance(dense, Spikes)
-    assert samples.rate(example()) == pytest.approx(dense.density(), abs=1e-9)
-    assert samples.rate(example(T=1, step_ms=1000.0, counts=True)) <= 1.0
+    assert samples.encoded_rate(example().window, 0) == pytest.approx(dense.density(), abs=1e-9)
+    assert samples.encoded_rate(example(T=1, step_ms=1000.0, counts=True).window, 0) <= 1.0
     right = int((samples.labels == 1).nonzero()[0])
     picture = samples.picture(right)
     assert picture.max() == 255
@@ -136,14 +142,14 @@ def test_a_network_learns_recordings_and_the_run_can_be_read_again(folder, tmp_p
     assert stbp.load_run(tmp_path / "run").shape == (2, 34, 34)
     test_set = for_experiment(run.experiment, folder)[1]
     assert "2,312 pixels" in runs.raster(run, test_set, 0).axes[0].get_title("left")
-    runs.save(runs.weights(run, run.shape), tmp_path / "weights.png")
+    runs.save(runs.weights(run, (2, 34, 34)), tmp_path / "weights.png")
 
 
 def test_predict_labels_recordings_as_evaluation_does(folder, sets, tmp_path):
     run = stbp.fit(example(epochs=3, learning_rate=1e-2, batch_size=4), data=folder, report=Silent())
     files = [folder / "Test" / name for name in sets[1].recordings.names]
     found = predict_files(run, files)
-    outputs = run.network(sets[1].window(torch.arange(6), run.experiment, 0, CPU)).sum(0)
+    outputs = run.network(sets[1].encoded(torch.arange(6), run.experiment.window, 0, 0, CPU)).sum(0)
     assert [list(p.counts.values()) for p in found] == outputs.int().tolist()
     assert {p.remark for p in found} <= {"", "no output neuron fired: the label is a guess"}
     with pytest.raises(ValueError, match="--invert has no effect on the recordings"):
@@ -157,11 +163,11 @@ def test_a_recording_of_another_sensor_or_after_71_minutes_is_named():
     events = empty(2)
     events["t"], events["x"], events["y"], events["p"] = [5, 9], [3, 40], [1, 2], [0, 1]
     with pytest.raises(DataError, match=r"a.bin: its events reach 41 x 3 pixels, the network is for 34 x 34"):
-        window_of(events, example(), (34, 34), "a.bin")
+        window_of(events, example().window, (34, 34), "a.bin")
     events["x"], events["t"] = [3, 4], [5, 2**32]
     with pytest.raises(DataError, match="times must lie in"):
-        window_of(events, example(), (34, 34), "a.bin")
-    nothing = window_of(empty(0), example(), (34, 34), "a.bin")
+        window_of(events, example().window, (34, 34), "a.bin")
+    nothing = window_of(empty(0), example().window, (34, 34), "a.bin")
     assert isinstance(nothing, Spikes)
     assert nothing.density() == 0
 
@@ -174,9 +180,9 @@ def test_counts_and_a_convolution_train(folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"step_ms": None}, "step_ms goes together with dataset n-mnist or mnist-simulated; got step_ms None"),
-        ({"encoding": "static"}, "encoding has no effect with dataset n-mnist; leave it away; got 'static'"),
-        ({"image_size": 34}, "image_size goes together with dataset pedestrian or folder"),
+        ({"step_ms": None}, "dataset n-mnist needs step_ms; set it"),
+        ({"encoding": "static"}, "encoding has no effect with dataset n-mnist, only with .*; omit it; got 'static'"),
+        ({"image_size": 34}, "image_size has no effect with dataset n-mnist, only with pedestrian or folder"),
         ({"drop": 1.5}, r"drop must be in \[0, 1\], a probability; got 1.5"),
         ({"shift": -1}, "shift must be a number of pixels"),
         ({"step_ms": 0.0}, "step_ms must be in"),
@@ -194,7 +200,7 @@ def test_a_field_without_effect_or_out_of_range_is_named(fields, message, unchec
 )
 def test_a_field_of_recordings_is_an_error_on_images(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):
-        Experiment(name="x", dataset="digits", network="64-10", **fields)
+        Experiment.of(name="x", dataset="digits", network="64-10", **fields)
 
 
 def test_the_command_of_a_result_says_yes_and_no_as_the_command_line_does():
