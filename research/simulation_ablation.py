@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 import stbp
+from stbp.camera.camera import Camera, presets
 from stbp.camera.dataset import simulate_set, splits_of
-from stbp.camera.model import Camera, presets
 from stbp.camera.transfer import FOLDER, SHOWN
 from stbp.data import load
 from stbp.data.events import source

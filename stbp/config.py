@@ -5,14 +5,13 @@ Parts nest, names do not: every field has a name of its own, so a field can be r
 """
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from stbp.names import GateName, Init, Surrogate
+from stbp.names import GateName, Init, Surrogate, hint
 
 # Data sets by kind. A new one has its name here and in `Data.dataset`, and is read by `stbp.experiments.datasets`.
 IMAGES = ("digits", "mnist", "fashion-mnist")  # of one size
@@ -99,9 +98,8 @@ class Fields:
             elif part and (inner or own.default is dataclasses.MISSING):
                 given[own.name] = part.of(**inner)
         for name in fields:
-            nearest = difflib.get_close_matches(name, names(cls), n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it has {', '.join(names(cls))}"
-            raise ValueError(f"{cls.__name__} has no field {name!r}: {hint}")
+            near = hint(name, names(cls), ": ") or f": it has {', '.join(names(cls))}"
+            raise ValueError(f"{cls.__name__} has no field {name!r}{near}")
         return cls(**given)
 
     def flat(self) -> dict[str, Any]:

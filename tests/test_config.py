@@ -115,5 +115,5 @@ def test_the_registry_holds_the_papers_networks_by_name():
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(ValueError, match=r"'mnist-mpl' \(did you mean mnist-mlp\?\)"):
+    with pytest.raises(ValueError, match=r"'mnist-mpl'; did you mean mnist-mlp\?"):
         experiment("mnist-mpl")

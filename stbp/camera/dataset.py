@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from stbp import __version__
-from stbp.camera.model import Camera, camera, simulate
+from stbp.camera.camera import Camera
+from stbp.camera.model import simulate
 from stbp.data.error import DataError
 from stbp.data.events.formats import nmnist
 from stbp.data.events.store import bar
@@ -160,18 +161,6 @@ def _made(
     with filelock.FileLock(folder / "assembly.lock"):
         done = _known(out, key)  # another process may have been faster
         return _assemble(out, splits, parts, key) if done is None else done
-
-
-def read_simulation(folder: Path) -> dict[str, Any] | None:
-    """What is known of a simulated set, its camera as a `Camera`; None where there is none."""
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {**found, "camera": camera(found["camera"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not what a simulation writes ({error}); simulate again") from error
 
 
 def _digest(split: Split) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from stbp.camera.fidelity import FITTED, number
 from stbp.data.error import DataError
 from stbp.data.events import source
 from stbp.data.events.sets import NAME, EventSet, joined, load_events
@@ -19,6 +18,8 @@ from stbp.data.events.windows import EventWindows
 from stbp.data.folds import Part
 
 FOLDER = "mnist-simulated"
+FITTED = 200
+"""The camera's parameters were fitted to this many training recordings of N-MNIST, the first."""
 SHOWN = 1000
 """Training recordings of N-MNIST that may be tested on, the first; their images are not trained on."""
 COMMAND = "stbp data simulate {data}/mnist {folder} --train 1000 60000 --test 100 1100 --jitter-px 0.5 --jitter-ms 3"
@@ -61,3 +62,9 @@ def parted(simulated: EventSet, train: EventSet, test: EventSet) -> tuple[Part, 
     )
     real = EventWindows(joined(train, test))
     return Part(EventWindows(simulated), trained.nonzero().flatten()), Part(real, tested.nonzero().flatten())
+
+
+def number(name: str) -> int:
+    """Number of the recording `5/00001.bin` in its split, from 1; 0 for other names."""
+    stem = name.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isdecimal() else 0

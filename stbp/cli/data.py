@@ -1,24 +1,22 @@
 """`stbp data ...`: the commands about data sets. What they need is imported when they run."""
 
-import json as json_format
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from tyro.conf import Positional
 
-from stbp.cli.camera import compare, fit, simulate
+from stbp.cli.simulate import simulate
+from stbp.cli.terminal import Json, print_json, say
 
 
 def info(
     path: Annotated[
         Positional[Path], tyro.conf.arg(metavar="PATH", help="A recording, an archive, an idx file or a folder.")
     ],
-    json: Annotated[bool, tyro.conf.arg(help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """What is in a recording, an archive or a folder of recordings or images: counts, times, size, rates, classes."""
     from stbp.data import image_info
@@ -26,19 +24,18 @@ def info(
 
     found = image_info.describe(path) or event_info.describe(path)
     if json:
-        print(json_format.dumps(found, indent=2))
+        print_json(found)
         return
-    console = Console(highlight=False, soft_wrap=True)
     for name, split in found.get("splits", {}).items():
         classes = "  ".join(f"{label or '-'}:{n:,}" for label, n in split["classes"].items())
         samples = "images" if "images" in split else "recordings"
         numbers = f"{split[samples]:,} {samples}, {len(split['classes'])} classes"
-        console.print(f"[bold]{escape(name)}[/bold]  {numbers}")
-        console.print(f"  {escape(classes)}")
+        say(f"[bold]{escape(name)}[/bold]  {numbers}")
+        say(f"  {escape(classes)}")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for name, value in _image_rows(found) if "sizes" in found else _rows(found):
         table.add_row(name, escape(value))
-    console.print(table)
+    say(table)
 
 
 def _image_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -100,7 +97,7 @@ def fetch(
     from stbp.data.downloads import fetch_set
 
     folder = fetch_set(name, data)
-    Console(highlight=False, soft_wrap=True).print(f"{name} is whole and in {escape(str(folder))}")
+    say(f"{name} is whole and in {escape(str(folder))}")
 
 
 def verify(
@@ -114,21 +111,8 @@ def verify(
     """Compare what is kept of a set of recordings, byte by byte, with what its files hold now."""
     from stbp.data.events.sets import verify_events
 
-    console = Console(highlight=False, soft_wrap=True)
     for path, store in verify_events(name, data).items():
-        console.print(f"{escape(str(path))} is what is kept in {escape(str(store))}")
+        say(f"{escape(str(path))} is what is kept in {escape(str(store))}")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "info": info,
-    "fetch": fetch,
-    "verify": verify,
-    "simulate": simulate,
-    "fit": fit,
-    "compare": compare,
-}
-
-
-def run(args: list[str]) -> None:
-    """Run `stbp data` with what stands behind it on the command line."""
-    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="stbp data", args=args)
+COMMANDS = {"info": info, "fetch": fetch, "verify": verify, "simulate": simulate}

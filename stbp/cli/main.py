@@ -1,14 +1,12 @@
 """The command line. Torch is imported by the commands that need it, so help, `list` and errors come at once."""
 
 import dataclasses
-import difflib
-import json as json_format
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -17,9 +15,12 @@ from rich.table import Column, Table
 from tyro.conf import Positional
 
 from stbp import __version__
+from stbp.cli import data
 from stbp.cli.reproduce import reproduce
-from stbp.cli.train import Device, crossvalidate, say, train
+from stbp.cli.terminal import DataFolder, Device, Json, RunFolder, arguments, print_json, say
+from stbp.cli.train import CROSSVALIDATE, TRAIN
 from stbp.experiments import registry
+from stbp.names import hint
 
 if TYPE_CHECKING:
     from stbp.train.evaluate import Evaluation
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 # A benchmark leaves everyone's threads as the runtime has them.
 if sys.argv[1:2] != ["bench"]:
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-
-DataFolder = Annotated[
-    Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, then a download.")
-]
-Json = Annotated[bool, tyro.conf.arg(help="Print JSON.")]
-
-
-def _print_json(content: Any) -> None:
-    print(json_format.dumps(content, indent=2))
 
 
 def list_(json: Json = False) -> None:
@@ -49,7 +41,7 @@ def list_(json: Json = False) -> None:
     ours = {name: [r for r in results if r["experiment"]["name"] == name] for name in registry.entries()}
     if json:
         wanted = ("command", "seeds", "folds", "samples", "test_accuracy", "pooled_accuracy")
-        _print_json(
+        print_json(
             [
                 {
                     "experiment": entry.experiment.flat(),
@@ -78,9 +70,6 @@ def list_(json: Json = False) -> None:
     say("\nthe paper's numbers are recalled or quoted by others (--json says which): check before citing them")
 
 
-RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN", help="Folder of a run.")]
-
-
 def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json: Json = False) -> None:
     """Accuracy of a run on its test set, per class, with the confusion matrix."""
     from stbp.experiments.run import evaluate
@@ -88,7 +77,7 @@ def eval_(run: RunFolder, data: DataFolder = None, device: Device = "auto", json
 
     evaluation = evaluate(load_run(run), data=data, device=device)
     if json:
-        _print_json(
+        print_json(
             {
                 "run": str(run),
                 "test_accuracy": evaluation.accuracy,
@@ -138,7 +127,7 @@ def predict(
         raise ValueError("stbp predict needs at least one file behind the run")
     predictions = predict_files(load_run(run), files, invert)
     if json:
-        _print_json([dataclasses.asdict(prediction) for prediction in predictions])
+        print_json([dataclasses.asdict(prediction) for prediction in predictions])
         return
     for p in predictions:
         counts = "  ".join(f"{name}:{n}" for name, n in p.counts.items())
@@ -272,56 +261,68 @@ def bench(
         table.show(result, Console(highlight=False))
 
 
-def data(args: list[str]) -> None:
-    """Event recordings and data sets: stbp data info PATH, stbp data fetch NAME, stbp data verify."""
-    from stbp.cli import data as commands
-
-    commands.run(args)
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
+Commands = Mapping[str, "Callable[..., None] | Commands"]
+COMMANDS: dict[str, Callable[..., None] | Commands] = {
     "list": list_,
-    "train": train,
-    "crossvalidate": crossvalidate,
+    "train": TRAIN,
+    "crossvalidate": CROSSVALIDATE,
     "eval": eval_,
     "predict": predict,
     "plot": plot,
-    "data": data,
+    "data": data.COMMANDS,
     "reproduce": reproduce,
     "report": report,
     "bench": bench,
 }
+ABOUT = {
+    "train": "Train an experiment: stbp train NAME [flags]; `stbp train NAME --help` shows them all.",
+    "crossvalidate": "Train once for each fold of the data, and test on that fold: stbp crossvalidate NAME [flags].",
+    "data": "Event recordings and data sets: stbp data info PATH, stbp data fetch NAME, stbp data verify.",
+}
 
 
-def _help() -> None:
-    say(f"[bold]stbp {__version__}[/bold]: train spiking neural networks by backpropagation through space and time\n")
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, function in COMMANDS.items():
-        table.add_row(f"[bold]stbp {name}[/bold]", escape((function.__doc__ or "").partition("\n")[0]))
-    say(table)
-    say("\nstbp COMMAND --help says more. Start with: [bold]stbp train digits-mlp[/bold]")
-    say("--debug behind any command shows where an error came from; --version prints the version.")
+def _app(commands: Commands) -> tyro.extras.SubcommandApp:
+    app = tyro.extras.SubcommandApp()
+    for name, command in commands.items():
+        help_ = ABOUT.get(name)
+        if callable(command):
+            app.command(name=name, help=help_)(command)
+        else:
+            app.command(_app(command), name=name, help=help_)
+    return app
 
 
-def _dispatch(args: list[str]) -> None:
-    if not args or args[0] in ("-h", "--help"):
-        _help()
+def _check_names(args: Sequence[str], commands: Commands = COMMANDS, before: str = "stbp") -> None:
+    """Raise ValueError for a command or an experiment that is missing or does not exist, with the nearest that does."""
+    word, *others = (*args, "")
+    kind = "an experiment" if commands in (TRAIN, CROSSVALIDATE) else "a command"
+    if not word:
+        raise ValueError(f"{before} needs the name of {kind}; {before} --help shows all")
+    if word.startswith("-"):
         return
-    if args[0] == "--version":
+    found = commands.get(word)
+    if found is None:
+        near = hint(word, commands)
+        raise ValueError(f"{before} has no {kind.split()[1]} {word!r}{near} ({before} --help shows all)")
+    if not callable(found):
+        _check_names(others[:-1], found, f"{before} {word}")
+
+
+def _run(args: Sequence[str]) -> None:
+    if args == ["--version"]:
         print(__version__)
         return
-    if args[0] not in COMMANDS:
-        nearest = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"stbp has no command {args[0]!r}{hint} (it has {', '.join(COMMANDS)})")
-    command = COMMANDS[args[0]]
-    if command in (train, crossvalidate, data):
-        command(args[1:])
-    else:
-        tyro.cli(command, prog=f"stbp {args[0]}", args=args[1:])
+    args = args or ["--help"]
+    _check_names(args)
+    _app(COMMANDS).cli(
+        prog="stbp",
+        args=args,
+        description=f"stbp {__version__}: train spiking neural networks by backpropagation through space and time. "
+        "Start with: stbp train digits-mlp. --debug behind any command shows where an error came from.",
+    )
 
 
-_HOW_TO_GO_ON = {
+HOW_TO_GO_ON = {
     "train": "; the same command with --resume goes on",
     "crossvalidate": "; the same command with --resume goes on",
     "reproduce": "; the same command goes on",
@@ -330,13 +331,13 @@ _HOW_TO_GO_ON = {
 
 def main() -> int:
     """Run the command line; exit code 0, 2 for a mistake in the call, 1 for a fault of ours, 130 for Ctrl-C."""
-    args = [arg for arg in sys.argv[1:] if arg != "--debug"]
+    args = arguments()
     debug = len(args) < len(sys.argv) - 1
     try:
-        _dispatch(args)
+        _run(args)
     except KeyboardInterrupt:
         print(
-            f"stopped{_HOW_TO_GO_ON.get(args[0], '')}",
+            f"stopped{HOW_TO_GO_ON.get(args[0], '')}",
             file=sys.stderr,
         )
         return 130

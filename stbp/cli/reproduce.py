@@ -1,8 +1,6 @@
 """`stbp reproduce`: the command. Torch is imported when something is to be run."""
 
 import dataclasses
-import difflib
-import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from tyro.conf import Positional
 
-from stbp.cli.train import Device, say
+from stbp.cli.terminal import DataFolder, Device, Json, print_json, say
 from stbp.config import Experiment
 from stbp.experiments import results as report
 from stbp.experiments.jobs import Job, places
+from stbp.names import hint
 from stbp.paper import inference
 from stbp.paper.comparison import StandIn, compare, grid, pairs, points
 from stbp.paper.reproduce import Plan, wanted
@@ -40,15 +39,13 @@ def reproduce(
             "shows what is there."
         ),
     ] = None,
-    data: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help="Folder that holds data sets; otherwise STBP_DATA, a download.")
-    ] = None,
+    data: DataFolder = None,
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="Folder for the folders of the runs.")] = Path("runs"),
     device: Annotated[Device, tyro.conf.arg(help="Where to compute.")] = "auto",
     jobs: Annotated[
         int | None, tyro.conf.arg(help="Runs at once, of one thread each; by default one for each core, or GPU.")
     ] = None,
-    json: Annotated[bool, tyro.conf.arg(help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """The paper's tables and figures: run what is missing, go on with what was stopped, show it beside the paper."""
     chosen, studied = _chosen(names)
@@ -71,9 +68,8 @@ def _chosen(names: Sequence[str]) -> tuple[list[Table | Figure], tuple[Experimen
         raise ValueError(f"stbp reproduce needs a name: {', '.join(known)}, or all")
     for name in names:
         if name not in (*known, "all"):
-            nearest = difflib.get_close_matches(name, (*known, "all"), n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
-            raise ValueError(f"nothing to reproduce is called {name!r}{hint} (there are {', '.join(known)}, and all)")
+            near = hint(name, (*known, "all"))
+            raise ValueError(f"nothing to reproduce is called {name!r}{near} (there are {', '.join(known)}, and all)")
     wanted = known if "all" in names else tuple(dict.fromkeys(names))
     return [groups()[name] for name in wanted if name in groups()], (
         inference.studied() if inference.NAME in wanted else ()
@@ -107,9 +103,7 @@ def _run_and_show(
     studies = {e.name: plan.study(e) for e in studied}
     if json:
         content = [_content(name, group, results, stand_in) for name, group in groups().items() if group in chosen]
-        print(
-            json_format.dumps({"quick": plan.published is None, "groups": content, inference.NAME: studies}, indent=2)
-        )
+        print_json({"quick": plan.published is None, "groups": content, inference.NAME: studies})
     else:
         for group in chosen:
             _show(group, results, stand_in)
@@ -158,7 +152,7 @@ def _show(group: Table | Figure, results: Sequence[dict[str, Any]], stand_in: St
     say(f"\n[bold]{escape(group.number)}: {escape(group.title)}[/bold]")
     if isinstance(group, Figure):
         say(f"the paper finds ({group.certainty}): {escape(group.finding)}")
-    Console(highlight=False, width=max(Console().width, NARROWEST)).print(grid(compared))
+    say(grid(compared), width=max(Console().width, NARROWEST))
     for pair in pairs(group, results, stand_in):
         n = pair.difference.n
         say(f"STBP minus SDBP, {pair.stbp}: {escape(points(pair.difference))} points, {n} seed{'s'[: n > 1]} in pairs")

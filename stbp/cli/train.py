@@ -1,30 +1,25 @@
 """`stbp train` and `stbp crossvalidate`: every field of an experiment is a flag. Torch is imported when they run."""
 
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from tyro.conf import OmitArgPrefixes
 
+from stbp.cli.terminal import Device, arguments, say, set_threads
 from stbp.config import Experiment
-from stbp.experiments import registry
+from stbp.experiments import registry, results
 from stbp.train.allocator import keep_freed_memory
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-def say(*parts: Any) -> None:
-    """Print for people: with markup, and without breaking lines that they may want to copy."""
-    Console(highlight=False, soft_wrap=True).print(*parts)
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train an experiment. Every field of it is a flag; the defaults shown are this experiment's own."""
+    """An experiment and how to run it; the defaults shown are the named experiment's own."""
 
     experiment: OmitArgPrefixes[Experiment]
     # Folder for config, metrics, checkpoint and summary, runs/NAME-seedS by default; of a cross-validation the folder
@@ -43,58 +38,55 @@ class Train:
 
     @property
     def folder(self) -> Path:
-        """Of the run, where `train` makes one."""
+        """Folder of the run that `train` makes."""
         e = self.experiment
         runs = Path("runs") / f"{e.name}-seed{e.seed}"
         return self.out or (runs if e.folds is None else Path(f"{runs}-{e.folds}-folds") / str(e.fold))
 
-
-def train(args: Sequence[str]) -> None:
-    """Train an experiment: stbp train NAME [flags]; `stbp train NAME --help` shows them all."""
-    _train(_parse("train", args, lambda command: command.folder))
-
-
-def crossvalidate(args: Sequence[str]) -> None:
-    """Train once for each fold of the data, and test on that fold: stbp crossvalidate NAME [flags]."""
-    from stbp.experiments import results
-
-    command = _parse("crossvalidate", args, lambda command: _folds_folder(command) / "0", folds=results.FOLDS, fold=0)
-    if command.experiment.fold != 0:
-        raise ValueError("stbp crossvalidate trains every fold, so fold has no effect; stbp train --fold trains one")
-    _crossvalidate(command)
+    @property
+    def folds_folder(self) -> Path:
+        """Folder of the runs that `crossvalidate` makes."""
+        return self.out or self.folder.parent
 
 
-def _folds_folder(command: Train) -> Path:
-    return command.out or command.folder.parent
+def _command(
+    entry: registry.Entry, run: Callable[[Train], None], folder_of: Callable[[Train], Path], **fields: Any
+) -> Callable[..., None]:
+    """Return the command of one experiment, whose flags begin at its values, but for those of the given fields.
 
+    Args:
+        run: is called with the flags.
+        folder_of: returns the folder of the run that --resume goes on with; what was not given is taken from there.
+    """
+    try:
+        default = Train(entry.experiment.replace(**fields))
+    except ValueError as error:
+        return partial(_refuse, error)
 
-def _parse(verb: str, args: Sequence[str], first_run: Callable[[Train], Path], **fields: Any) -> Train:
-    """The flags behind a name; to resume the run in the folder that `first_run` names, its fields are the defaults."""
-    named = bool(args) and not args[0].startswith("-")
-    if not named and not {"-h", "--help"} & set(args):
-        raise ValueError(
-            f"stbp {verb} needs the name of an experiment, as in: stbp {verb} digits-mlp; stbp list shows all"
-        )
-    experiment = registry.experiment(args[0] if named else "digits-mlp").replace(**fields)
-    prog, rest = f"stbp {verb} {args[0] if named else 'NAME'}", args[1:] if named else args
-    command = tyro.cli(Train, prog=prog, args=rest, default=Train(experiment))
-    folder = first_run(command)
-    if command.resume and (folder / "config.json").exists():
-        from stbp.train import runs
+    def command(command: OmitArgPrefixes[Train] = default) -> None:
+        folder = folder_of(command)
+        if command.resume and (folder / "config.json").exists():
+            from stbp.train import runs
 
-        # flags that are not given keep the value that the run was started with
-        stored = runs.read_config(folder)
-        if stored.name != command.experiment.name:
-            raise ValueError(f"{folder} holds a run of {stored.name}, not of {command.experiment.name}")
-        command = tyro.cli(Train, prog=prog, args=rest, default=Train(stored, out=command.out))
+            stored = runs.read_config(folder)
+            if stored.name != entry.experiment.name:
+                raise ValueError(f"{folder} holds a run of {stored.name}, not of {entry.experiment.name}")
+            command = tyro.cli(Train, args=arguments()[2:], default=Train(stored, out=command.out))
+        keep_freed_memory()
+        set_threads(command.threads)
+        run(command)
+
+    command.__doc__ = f"{entry.about[0].upper()}{entry.about[1:]}: {entry.experiment.network}."
     return command
+
+
+def _refuse(error: ValueError) -> None:
+    raise error
 
 
 def _train(command: Train) -> None:
     from stbp.experiments.run import fit
 
-    keep_freed_memory()
-    set_threads(command.threads)
     run = fit(
         command.experiment,
         data=command.data,
@@ -107,16 +99,16 @@ def _train(command: Train) -> None:
         f"test accuracy {100 * run.test_accuracy:.2f} % after epoch {run.summary['epochs']}, "
         f"{run.summary['seconds']:.0f} s; the run is in {escape(str(command.folder))}"
     )
-    say(f"next: stbp eval {escape(str(command.folder))}   stbp plot all {escape(str(command.folder))}")
+    behind = [str(command.folder), *([] if command.data is None else ["--data", str(command.data)])]
+    say("next: " + escape("   ".join(shlex.join(["stbp", *verb, *behind]) for verb in (["eval"], ["plot", "all"]))))
 
 
 def _crossvalidate(command: Train) -> None:
-    from stbp.experiments import results
     from stbp.experiments.crossvalidation import FILE, crossvalidate
 
-    keep_freed_memory()
-    set_threads(command.threads)
-    folder = _folds_folder(command)
+    if command.experiment.fold != 0:
+        raise ValueError("stbp crossvalidate trains every fold, so fold has no effect; stbp train --fold trains one")
+    folder = command.folds_folder
     result = crossvalidate(
         command.experiment, data=command.data, out=folder, resume=command.resume, device=command.device
     )
@@ -126,11 +118,9 @@ def _crossvalidate(command: Train) -> None:
     )
 
 
-def set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1; got {threads}")
-    import torch
-
-    torch.set_num_threads(threads)
+_ENTRIES = registry.entries()
+TRAIN = {name: _command(entry, _train, lambda command: command.folder) for name, entry in _ENTRIES.items()}
+CROSSVALIDATE = {
+    name: _command(entry, _crossvalidate, lambda command: command.folds_folder / "0", folds=results.FOLDS, fold=0)
+    for name, entry in _ENTRIES.items()
+}

@@ -1,6 +1,5 @@
 """The data sets by name."""
 
-import difflib
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
 from stbp.files import cache_folder
+from stbp.names import hint
 
 NAMES = ("digits", *SOURCES, *SCALED)
 
@@ -37,9 +37,7 @@ def load(name: str, data: str | Path | None = None, size: int | None = None) -> 
             argument has no effect on this set.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(str(name).lower(), NAMES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise DataError(f"data set must be one of {', '.join(NAMES)}, got {name!r}{hint}")
+        raise DataError(f"data set must be one of {', '.join(NAMES)}, got {name!r}{hint(str(name).lower(), NAMES)}")
     if (size is not None) != (name in SCALED):
         raise DataError(f"size is for {' and '.join(SCALED)}, which need it, and for no others; got {size} for {name}")
     if name == "digits":

@@ -6,13 +6,12 @@ MLPs among them were seen to learn on MNIST and on pedestrians; `mnist-cnn-paper
 were never seen to.
 """
 
-import difflib
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from stbp.config import RECORDED, TWIN, Experiment, Neurons
-from stbp.names import Surrogate
+from stbp.names import Surrogate, hint
 
 
 @dataclass(frozen=True)
@@ -254,7 +253,5 @@ def experiment(name: str) -> Experiment:
     """
     known = experiments()
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-        raise ValueError(f"no experiment is called {name!r}{hint}; `stbp list` shows them all")
+        raise ValueError(f"no experiment is called {name!r}{hint(name, known)} (`stbp list` shows them all)")
     return known[name]

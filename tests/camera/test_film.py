@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from stbp.camera.camera import Camera, presets
 from stbp.camera.film import op, reference
-from stbp.camera.model import Camera, presets, simulate
+from stbp.camera.model import pixels, positions, simulate
 from stbp.ops import dispatch, native
 from tests.isas import isa as isa
 
@@ -75,7 +76,7 @@ def test_the_logarithm():
 def test_light_adds_up_to_the_ink():
     camera = dataclasses.replace(presets()["n-mnist"], scale_x=1.0, scale_y=1.0)
     shown = np.full((28, 28), 255, np.uint8)
-    light = np.exp(reference.brightness(camera.model(28, 28), shown, np.array([[16.5, 16.5]], np.float32))[0])
+    light = np.exp(reference.brightness(pixels(camera, 28, 28), shown, np.array([[16.5, 16.5]], np.float32))[0])
     assert light[16, 17] == pytest.approx(camera.floor, rel=0.02)  # all ink
     assert light[0, 0] == pytest.approx(1 + camera.floor, rel=1e-3)  # all screen
     assert (1 + camera.floor - light).sum() == pytest.approx(28 * 28, rel=1e-3)
@@ -90,7 +91,7 @@ def test_thresholds_are_crossed_where_the_signal_does():
     )  # fmt: skip
     shown = np.full((1, 1, 1), 255, np.uint8)
     found = simulate(np.repeat(np.repeat(shown, 40, 1), 9, 2), camera)
-    model = camera.model(40, 9)
+    model = pixels(camera, 40, 9)
     fine = np.linspace(0, 100, 100_001)
     x = np.interp(fine, [0, 100], [-30, 30]).astype(np.float32)
     at = np.stack([x, np.zeros_like(x)], 1)
@@ -129,7 +130,7 @@ def test_the_camera_in_the_units_of_the_pixels():
         threshold_on=0.2, threshold_off=0.3, mismatch=0.05, dead_on_ms=2.0, dead_off_ms=3.0, step_ms=0.5, tau_ms=1.0,
         noise=0.03, background_on_hz=2.0, background_off_hz=1.0, floor=0.1,
     )  # fmt: skip
-    model = camera.model(28, 28)
+    model = pixels(camera, 28, 28)
     for pattern, threshold in ((model.on, 0.2), (model.off, 0.3)):
         assert np.log(pattern / threshold).mean() == pytest.approx(0, abs=0.005)
         assert np.log(pattern / threshold).std() == pytest.approx(0.05, rel=0.1)
@@ -145,7 +146,7 @@ def test_the_image_is_seen_where_the_path_says():
     camera = dataclasses.replace(presets()["n-mnist"], scale_x=1.0, scale_y=1.0)
     shown = np.zeros((28, 28), np.uint8)
     shown[9:19, 12:16] = 255  # around the image's centre, upright
-    light = np.exp(reference.brightness(camera.model(28, 28), shown, np.array([[15.25, 18.5]], np.float32))[0])
+    light = np.exp(reference.brightness(pixels(camera, 28, 28), shown, np.array([[15.25, 18.5]], np.float32))[0])
     ink = 1 + camera.floor - light
     x, y = (np.arange(34) @ ink.sum(axis) / ink.sum() for axis in (1, 0))
     assert (x, y) == (pytest.approx(15.25, abs=0.01), pytest.approx(18.5, abs=0.01))
@@ -155,10 +156,10 @@ def test_the_image_is_seen_where_the_path_says():
 
 def test_recordings_differ_in_position_and_time_by_the_jitter():
     straight = Camera(path=((0.0, 0.0, 0.0), (300.0, 300.0, 0.0)), duration_ms=300.0, jitter_px=0.0, jitter_ms=4.0)
-    late = np.arange(301)[100:200] - straight.positions(np.arange(2000), 1)[:, 100:200, 0]
+    late = np.arange(301)[100:200] - positions(straight, np.arange(2000), 1)[:, 100:200, 0]
     assert np.ptp(late, 1).max() < 1e-3  # one delay for all of a recording
     assert late[:, 0].std() == pytest.approx(4.0, rel=0.06)
     assert late[:, 0].mean() == pytest.approx(0, abs=0.4)
-    moved = dataclasses.replace(straight, jitter_px=0.5, jitter_ms=0.0).positions(np.arange(2000), 1)[:, 100]
+    moved = positions(dataclasses.replace(straight, jitter_px=0.5, jitter_ms=0.0), np.arange(2000), 1)[:, 100]
     assert moved.std(0) == pytest.approx([0.5, 0.5], rel=0.06)
     assert abs(np.corrcoef(moved.T)[0, 1]) < 0.08

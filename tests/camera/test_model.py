@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from stbp.camera import dataset, fidelity, fit, track
-from stbp.camera.model import Camera, presets, simulate
-from stbp.camera.transfer import SHOWN, load_transfer
-from stbp.cli import data
+from stbp.camera import dataset
+from stbp.camera.camera import Camera, presets
+from stbp.camera.model import simulate
+from stbp.camera.transfer import FITTED, SHOWN, load_transfer, number
 from stbp.data import ImageSet, load, read_events
 from stbp.data.error import DataError
 from stbp.data.events.formats import nmnist
@@ -55,9 +55,8 @@ def test_a_simulated_set_is_read_like_n_mnist(tmp_path, sets):
     want = simulate(sets[1].images[1:2, 0].numpy(), camera, 5, [(1 << 31) + 1])
     assert np.array_equal(one["t"], want["t"])
     assert found["counts"]["Train"] == {"recordings": 20, "events": len(train.t)}
-    kept = dataset.read_simulation(tmp_path / "set")
-    assert kept is not None
-    assert kept["camera"] == camera
+    kept = json.loads((tmp_path / "set" / dataset.FILE).read_text())
+    assert kept["camera"] == json.loads(json.dumps(dataclasses.asdict(camera)))
     assert not list((tmp_path / "set").glob("parts-*"))
 
 
@@ -166,11 +165,11 @@ def test_no_image_of_a_tested_recording_is_trained_on(tmp_path):
     assert isinstance(test.whole, EventWindows)
     trained = [train.whole.recordings.names[i] for i in train.samples.tolist()]
     tested = [test.whole.recordings.names[i] for i in test.samples.tolist()]
-    numbers = {fidelity.number(name) for name in trained}
+    numbers = {number(name) for name in trained}
     assert numbers == set(range(SHOWN + 1, 1501))
     assert len(tested) == 800 + 6
-    assert min(map(fidelity.number, tested[:800])) == 201
-    assert not numbers & set(map(fidelity.number, tested[:800]))
+    assert min(map(number, tested[:800])) == 201
+    assert not numbers & set(map(number, tested[:800]))
 
 
 def test_what_is_missing_is_named_with_its_command(tmp_path):
@@ -180,63 +179,52 @@ def test_what_is_missing_is_named_with_its_command(tmp_path):
         load_transfer(tmp_path)
 
 
-def first_saccade() -> Camera:
-    """No jitter, a third of the time."""
-    return dataclasses.replace(presets()["n-mnist"], jitter_px=0.0, jitter_ms=0.0, duration_ms=105.0)
-
-
-def test_the_path_is_found_again():
-    camera = first_saccade()
-    shown = images(10).images[:, 0].numpy()
-    start = dataclasses.replace(camera, path=((0.0, 13.7, 15.2), (105.0, 13.7, 15.2)))
-    found = track.tracked(simulate(shown, camera, 3), shown, start)
-    want = np.array(camera.path)[: len(found.path), 1:]
-    assert np.abs(np.array(found.path)[: len(want), 1:] - want).max() < 0.5
-    assert np.sqrt(((np.array(found.path)[: len(want), 1:] - want) ** 2).mean()) < 0.12
-
-
-def test_a_fit_finds_thresholds_and_background_again():
-    true = first_saccade()
-    shown = images(12).images[:, 0].numpy()
-    start = dataclasses.replace(true, threshold_on=0.36, threshold_off=0.2, background_on_hz=0.0)
-    events = simulate(shown, true, 9)
-    found = fit.fit(events, shown, start, rounds=1)
-    assert found.after < found.before / 3
-    for name in ("threshold_on", "threshold_off"):
-        wrong, was = (abs(getattr(camera, name) - getattr(true, name)) for camera in (found.camera, start))
-        assert wrong < 0.6 * was
-    assert found.camera.background_on_hz == pytest.approx(true.background_on_hz, rel=0.2)
-    assert set(found.freedom) == set(fit.FREE)
-
-
-def test_the_commands(tmp_path, capsys):
+def test_simulated_recordings_are_like_the_real_ones(tmp_path, run_stbp):
     if not REAL_DATA or not (Path(REAL_DATA) / "n-mnist-1100").is_dir():
         pytest.skip("STBP_DATA names no folder with n-mnist-1100/")
-    real, mnist = Path(REAL_DATA) / "n-mnist-1100", Path(REAL_DATA) / "mnist"
-    for seed, name in enumerate(("one", "two")):
-        data.run(["simulate", str(mnist), str(tmp_path / name), "--train", "200", "260", "--test", "0", "100",
-                  "--seed", str(seed)])  # fmt: skip
-    capsys.readouterr()
-    picture = tmp_path / "compare.png"
-    data.run(["compare", str(real), str(tmp_path / "one"), "--second", str(tmp_path / "two"), "--json",
-              "--out", str(picture)])  # fmt: skip
-    found = json.loads(capsys.readouterr().out)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    training, test = found["training"], found["test"]
-    assert (training["recordings"], test["recordings"]) == (60, 100)
-    assert test["correlation"]["same_image"] > 0.87
-    assert training["correlation"]["same_image"] > 0.92
-    assert 0.95 < test["ratio_pooled"] < 1.05
-    assert training["ratio_sd"] < 0.05
-    assert training["rate_rmse"] < 0.2
-    assert training["correlation"]["second_simulation"] > training["correlation"]["same_image"]
-    assert training["correlation"]["same_class"] > training["correlation"]["other_class"]
+    command = ["data", "simulate", Path(REAL_DATA) / "mnist", tmp_path / "set", "--train", 200, 260, "--test", 0, 100]
+    code, out, _ = run_stbp(*command)
+    assert code == 0
+    assert "Train.zip: 60 recordings" in out
+    real, simulated = load_events(Path(REAL_DATA) / "n-mnist-1100")[0], load_events(tmp_path / "set")[0]
+    place = {name: index for index, name in enumerate(real.names)}
+    counts, likeness = [], []
+    for index, name in enumerate(simulated.names):
+        assert number(name) > FITTED
+        pair = real.events(place[name]), simulated.events(index)
+        pictures = [np.bincount(e["y"] * 68 + e["x"] * 2 + e["p"], minlength=34 * 68) for e in pair]
+        counts.append([len(e) for e in pair])
+        likeness.append(np.corrcoef(np.array(pictures))[0, 1])
+    shown, made = np.array(counts).T
+    assert 0.95 < made.sum() / shown.sum() < 1.05
+    assert np.mean(likeness) > 0.92
 
 
-def test_the_wrong_polarity_is_told():
+def test_the_generic_preset_is_another_path_and_nothing_else(tmp_path, run_stbp, monkeypatch):
+    made = {}
+    monkeypatch.setattr(
+        dataset, "simulate_set", lambda splits, out, camera, seed: made.update(camera=camera) or {"counts": {}}
+    )
+    monkeypatch.setattr(dataset, "read_source", lambda source, size: (images(3), images(2)))
+    fields = ["--threshold-on", 0.3, "--ink", "False", "--offset", 1, -1]
+    assert run_stbp("data", "simulate", "x", tmp_path, "--preset", "generic", *fields)[0] == 0
+    path = tuple((t, x + 1, y - 1) for t, x, y in Camera.path)
+    assert made["camera"] == dataclasses.replace(presets()["n-mnist"], threshold_on=0.3, ink=False, path=path)
+    code, _, err = run_stbp("data", "simulate", "x", tmp_path, "--preset", "generic", "--path", 0, 1, 1)
+    assert code == 2
+    assert "omit one of them" in err
+
+
+def test_light_on_a_dark_screen_gives_the_events_of_ink_with_their_signs_changed():
     shown = load("digits")[0].images[:20, 0].numpy()
-    camera = presets()["n-mnist"]
-    dark, light = (fidelity.statistics(simulate(shown, dataclasses.replace(camera, ink=ink))) for ink in (True, False))
-    again = fidelity.statistics(simulate(shown, camera, 1))
-    assert fidelity.correlation(dark.images, again.images).mean() > 0.9
-    assert fidelity.correlation(dark.images, light.images).mean() < 0.6
+    still = dataclasses.replace(presets()["n-mnist"], background_on_hz=0.0, duration_ms=60.0, floor=5.0)
+
+    def pictures(ink: bool) -> np.ndarray:
+        found = simulate(shown, dataclasses.replace(still, ink=ink, threshold_on=0.02, threshold_off=0.02, noise=0.0))
+        place = found["p"].astype(int) * 34 * 34 + found["y"].astype(int) * 34 + found["x"]
+        return np.bincount(place, minlength=2 * 34 * 34).reshape(2, -1)
+
+    dark, light = pictures(True), pictures(False)
+    for p in (0, 1):
+        assert np.corrcoef(dark[p], light[1 - p])[0, 1] > 0.8
+        assert np.corrcoef(dark[p], light[p])[0, 1] < 0.5

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import stbp
 from stbp.cli import main
 from stbp.data.image_file import read_image
 from stbp.experiments import registry
+from stbp.paper.quick import write_data
 from stbp.train.progress import Silent
 
 
@@ -143,6 +145,24 @@ def test_train_resume_eval_and_plot(run_stbp, tmp_path: Path):
     for path in pictures:
         with Image.open(path) as picture:
             assert min(picture.size) > 300
+
+
+@pytest.mark.parametrize("data", [False, True])
+def test_the_commands_that_train_names_work_as_printed(data, run_stbp, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("STBP_DATA", raising=False)
+    args = ["train", "digits-mlp", "--network", "64-8-10", "--T", 2, "--epochs", 1, "--out", "a run; [red]"]
+    if data:
+        write_data(tmp_path / "data sets")
+        flags = ["--T", 2, "--epochs", 1, "--batch-size", 20, "--out", "a run; [red]"]
+        args = ["train", "mnist-mlp", "--network", "784-8-10", *flags, "--data", "data sets"]
+    code, out, err = run_stbp(*args)
+    assert code == 0, err
+    commands = out.splitlines()[-1].removeprefix("next: ").split("   ")
+    assert [shlex.split(command)[:2] for command in commands] == [["stbp", "eval"], ["stbp", "plot"]]
+    for command in commands:
+        code, _, err = run_stbp(*shlex.split(command)[1:])
+        assert code == 0, err
 
 
 def test_eval_prints_the_confusion_matrix(folder: Path, run_stbp):

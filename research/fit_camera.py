@@ -1,21 +1,34 @@
-"""The camera that took real recordings of known images: `stbp data fit`.
+"""The camera that took real recordings of known images: how the preset `n-mnist` was made.
 
-Three kinds of parameters are found in three ways, in turns. The path: by tracking the images (`track.py`). What no
-light caused: from the pixels that the image never reaches. All others: the statistics of recordings simulated with them
-are made equal to those of the real ones by Levenberg and Marquardt's method, with derivatives by differences of
+    .venv/bin/python research/fit_camera.py REAL IMAGES --out FILE [--recordings 200] [--rounds 4]
+
+REAL is a folder of Train.zip and Test.zip as N-MNIST has them, IMAGES the folder of MNIST's files, which they show.
+
+Three kinds of parameters are found in three ways, in turns. The path: by tracking the images (`track_image.py`). What
+no light caused: from the pixels that the image never reaches. All others: the statistics of recordings simulated with
+them are made equal to those of the real ones by Levenberg and Marquardt's method, with derivatives by differences of
 simulations that share their random numbers.
 """
 
+import argparse
 import dataclasses
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import fidelity
 import numpy as np
+import track_image as track
 
-from stbp.camera import fidelity, track
-from stbp.camera.model import Camera, simulate
+from stbp import __version__
+from stbp.camera.camera import Camera, presets
+from stbp.camera.dataset import read_source
+from stbp.camera.model import simulate
+from stbp.camera.transfer import number
 from stbp.data.error import DataError
+from stbp.data.events.sets import load_events
+from stbp.files import write_json
 
 FREE: dict[str, float] = {
     "threshold_on": 0.04,
@@ -222,3 +235,42 @@ def report(found: Fit, halves: tuple[Fit, Fit]) -> dict[str, Any]:
         },
         "path_halves_rms_px": float(np.sqrt(((path[0] - path[1]) ** 2).mean())),
     }
+
+
+def main() -> None:
+    """Fit a camera to all recordings and to each half of them, and write what was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("real", type=Path, metavar="REAL")
+    parser.add_argument("images", type=Path, metavar="IMAGES")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--recordings", type=int, default=200, help="use the first so many training recordings")
+    parser.add_argument("--preset", choices=tuple(presets()), default="n-mnist", help="where to begin")
+    parser.add_argument("--rounds", type=int, default=4, help="turns between the path and all else")
+    args = parser.parse_args()
+    train, _ = load_events(args.real)
+    shown = read_source(args.images)[0].images[:, 0].numpy()
+    numbers = np.array([number(name) for name in train.names])
+    ids = np.flatnonzero((numbers >= 1) & (numbers <= min(args.recordings, len(shown))))
+    if len(ids) < 20:
+        raise DataError(f"{args.real}: a fit needs 20 training recordings or more among the first; got {len(ids)}")
+    found, *halves = (
+        fit(
+            fidelity.columns(train, part),
+            shown[numbers[part] - 1],
+            presets()[args.preset],
+            args.rounds,
+            lambda text, of=name: print(f"{of}: {text}", flush=True),
+        )
+        for name, part in (("all", ids), ("odd half", ids[::2]), ("even half", ids[1::2]))
+    )
+    about = {"recordings": len(ids), "rounds": args.rounds, "preset": args.preset}
+    known = report(found, (halves[0], halves[1]))
+    versions = {"stbp": __version__, "numpy": np.__version__}
+    write_json(args.out, {"camera": dataclasses.asdict(found.camera), "fit": about | known, "versions": versions})
+    for name, row in known["parameters"].items():
+        free = "" if row["freedom_percent"] is None else f"within {row['freedom_percent']:.0f} %"
+        print(f"{name:18} {row['value']:9.4g}  {free:14} halves {row['halves'][0]:.4g} {row['halves'][1]:.4g}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,23 @@
-"""How like two sets of recordings of the same images are: counts, rates, images of events, intervals."""
+"""How like simulated recordings are to real ones of the same images: counts, rates, images of events, intervals.
 
+    .venv/bin/python research/fidelity.py REAL SIMULATED [--second DIR] [--after 200] [--out PICTURE.png]
+
+REAL and SIMULATED are folders of Train.zip and Test.zip as N-MNIST has them. The numbers behind
+results/simulation/fidelity.json, printed as JSON, and docs/simulation.png.
+"""
+
+import argparse
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from stbp.camera.transfer import FITTED, number
 from stbp.data.error import DataError
 from stbp.data.events.frames.options import SACCADE_US
-from stbp.data.events.sets import SENSOR, EventSet
+from stbp.data.events.sets import SENSOR, EventSet, load_events
 
-FITTED = 200
-"""The preset's parameters were fitted to this many training recordings of N-MNIST, the first: no figure counts them."""
 BIN_US = 10_000
 BINS = 32
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -144,7 +152,38 @@ def pairs(real: EventSet, simulated: EventSet, after: int = 0) -> tuple[np.ndarr
     return one, other
 
 
-def number(name: str) -> int:
-    """The number of the recording `5/00001.bin` in its split, from 1; 0 for other names."""
-    stem = name.rpartition("/")[2].partition(".")[0]
-    return int(stem) if stem.isdecimal() else 0
+def main() -> None:
+    """Print the comparison of two folders, and draw it."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("real", type=Path, metavar="REAL")
+    parser.add_argument("simulated", type=Path, metavar="SIMULATED")
+    parser.add_argument("--second", type=Path, metavar="DIR", help="the same images simulated with another seed")
+    parser.add_argument("--after", type=int, default=FITTED, help="leave out the first so many training recordings")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="picture of real beside simulated recordings")
+    args = parser.parse_args()
+    sets = [load_events(folder) for folder in (args.real, args.simulated, args.second) if folder is not None]
+    found: dict[str, dict[str, Any]] = {}
+    missing: list[DataError] = []
+    for index, split in enumerate(("training", "test")):
+        one, other, *third = (pair[index] for pair in sets)
+        left_out = args.after if split == "training" else 0
+        try:
+            a, b = pairs(one, other, left_out)
+        except DataError as error:
+            missing.append(error)
+            continue
+        rest = statistics(columns(third[0], pairs(one, third[0], left_out)[1])) if third else None
+        first, second = (statistics(columns(events, ids)) for events, ids in ((one, a), (other, b)))
+        found[split] = compare(first, second, one.labels[a].numpy(), rest)
+    if not found:
+        raise missing[0]
+    if args.out is not None:
+        from fidelity_figure import comparison
+        from stbp.plot.style import save
+
+        save(comparison(sets[0], sets[1], found, args.after), args.out)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

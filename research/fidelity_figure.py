@@ -1,20 +1,19 @@
-"""The figure of `stbp data compare`: real recordings beside simulated ones of the same images."""
+"""The figure of `fidelity.py`: real recordings beside simulated ones of the same images."""
 
 from typing import Any
 
 import numpy as np
+from fidelity import BIN_US, BINS, pairs
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy import ndarray
+from stbp.plot.style import BLUE, GREY, INK, RED, STYLE
 
-from stbp.camera.fidelity import BIN_US, BINS, pairs
 from stbp.data.events.frames.options import SACCADE_US
 from stbp.data.events.sets import SENSOR, EventSet
-from stbp.plot.parts import BLUE, GREY, INK, RED
 from stbp.plot.recording import POLARITIES, Part, count
-from stbp.plot.runs import STYLE
 
 EXAMPLES = 2
 PARTS = [Part(f"saccade {n + 1}", n * SACCADE_US, (n + 1) * SACCADE_US if n < 2 else 1 << 32) for n in range(3)]

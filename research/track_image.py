@@ -9,8 +9,9 @@ import dataclasses
 
 import numpy as np
 
+from stbp.camera.camera import Camera
 from stbp.camera.film import reference
-from stbp.camera.model import Camera, simulate
+from stbp.camera.model import pixels, simulate
 
 KNOT_MS = 5.0
 """Time between two places that are found."""
@@ -21,7 +22,7 @@ _STEPS = 3
 
 def brightness(camera: Camera, images: np.ndarray, x: float, y: float) -> np.ndarray:
     """The logarithm of the light on every pixel, float32 `[N, W, H]`, where images `[N, h, w]` stand at (x, y)."""
-    model = camera.model(*images.shape[1:])
+    model = pixels(camera, *images.shape[1:])
     W, H = model.on.shape
     place = np.array([[x, y]], np.float32)
     across = reference.weights(model.table_x, model.offset_x, place[:, 0], W)[0]
