@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 CACHE = "STBP_CACHE"  # environment variable
 
 
 def cache_folder() -> Path:
-    """For what can be fetched or made again, downloads and stores: STBP_CACHE, or the user's cache folder."""
-    import pooch
-
-    return Path(os.environ.get(CACHE) or pooch.os_cache("stbp")).expanduser()
+    """Return the folder of what can be fetched or made again, downloads and stores: STBP_CACHE, or the user's cache."""
+    return Path(os.environ.get(CACHE) or platformdirs.user_cache_dir("stbp", appauthor=False)).expanduser()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

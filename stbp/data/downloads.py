@@ -1,42 +1,15 @@
 """Which data sets can be downloaded, from where, and what they are known by."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from stbp.data.error import DataError
-from stbp.data.fetch import Published, fetch
+from stbp.data.fetch import fetch
 from stbp.data.mnist import SOURCES, locate
+from stbp.data.published import Archive, Published
 from stbp.files import cache_folder
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A published file, known by the MD5 of its bytes as they are.
-
-    Attributes:
-        file_name: its name in the folder of the set.
-        md5: hexadecimal digest.
-        largest: bytes that it cannot exceed.
-    """
-
-    file_name: str
-    md5: str
-    largest: int
-
-    def fault(self, path: Path) -> str | None:
-        """What sets the file at `path` apart from the published one, in a few words; None if nothing does."""
-        try:
-            with path.open("rb") as file:
-                if file.read(64).lstrip().startswith(b"<"):
-                    return "a web page, not the file"
-                file.seek(0)
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        except OSError as error:
-            return f"cannot be read: {error.strerror or error}"
-        return None if found == self.md5 else f"md5 {found[:12]}..., expected {self.md5[:12]}..."
 
 
 @dataclass(frozen=True)

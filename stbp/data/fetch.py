@@ -5,39 +5,19 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import filelock
 import requests
-import urllib3
-from tqdm import tqdm
 
 from stbp.data.error import DataError
+from stbp.data.progress import bar
+from stbp.data.published import Published
 
 TIMEOUT = (10.0, 30.0)
 """Seconds to wait for a connection, and for the next bytes."""
 CHUNK = 1 << 16
 
 _log = logging.getLogger(__name__)
-
-
-@runtime_checkable
-class Published(Protocol):
-    """A file that can be told from any other by its content."""
-
-    @property
-    def file_name(self) -> str:
-        """Its name in the folder."""
-        ...
-
-    @property
-    def largest(self) -> int:
-        """Bytes that a download of it never exceeds."""
-        ...
-
-    def fault(self, path: Path) -> str | None:
-        """What sets the file at `path` apart from it, in a few words; None if nothing does."""
-        ...
 
 
 class _RefusedError(Exception):
@@ -68,7 +48,7 @@ def fetch(published: Published, addresses: Sequence[str], folder: Path) -> Path:
             try:
                 _fetch_one(url, published, part)
                 part.replace(path)
-            except (_RefusedError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            except (_RefusedError, requests.RequestException) as error:
                 size = part.stat().st_size if part.exists() else 0
                 kept = f", {size:,} bytes are kept to go on from" if size else ""
                 reasons.append(f"{url} ({_brief(error)}{kept})")
@@ -132,19 +112,14 @@ def _download(url: str, part: Path, start: int, largest: int) -> bool:
         size, length = start if resumed else 0, response.headers.get("Content-Length", "0")
         if not length.isdigit():
             raise _RefusedError(f"answer not understood: its length is {length!r}")
-        with (
-            part.open("ab" if resumed else "wb") as file,
-            tqdm(
-                desc=part.stem, total=size + int(length) or None, initial=size, unit="B", unit_scale=True, ncols=79,
-                disable=None,
-            ) as bar,
-        ):  # fmt: skip
+        with part.open("ab" if resumed else "wb") as file, bar(part.stem, size + int(length) or None) as advance:
+            advance(size)
             for chunk in response.iter_content(CHUNK):
                 size += len(chunk)
                 if size > largest:
                     raise _RefusedError(f"more than {largest:,} bytes, stopped")
                 file.write(chunk)
-                bar.update(len(chunk))
+                advance(len(chunk))
             file.flush()
             os.fsync(file.fileno())
     return resumed

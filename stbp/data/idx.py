@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stbp.data.error import DataError
-from stbp.data.original import BROKEN_GZIP, CHUNK, unpacked
+from stbp.data.published import BROKEN_GZIP, CHUNK, unpacked
 
 KINDS = {0x0801: "labels", 0x0803: "images"}
 LARGEST = 1 << 30

@@ -11,7 +11,7 @@ from stbp.data.error import DataError
 from stbp.data.folder import SPLITS, split_folder
 from stbp.data.idx import KINDS, read_images, read_labels
 from stbp.data.mnist import SOURCES, locate, missing
-from stbp.data.original import BROKEN_GZIP, unpacked
+from stbp.data.published import BROKEN_GZIP, unpacked
 
 LABELS = 256  # that a byte can tell apart
 

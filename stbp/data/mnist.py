@@ -9,7 +9,7 @@ import torch
 from stbp.data.error import DataError
 from stbp.data.idx import read_images, read_labels
 from stbp.data.images import ImageSet
-from stbp.data.original import Original
+from stbp.data.published import Original
 
 
 @dataclass(frozen=True)

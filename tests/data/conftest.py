@@ -12,11 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
-import pooch
+import platformdirs
 import pytest
 
 from stbp.data import mnist
-from stbp.data.original import Original
+from stbp.data.published import Original
 
 REAL_DATA = os.environ.get("STBP_DATA")
 PARTS = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -51,7 +51,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "cache"
-    monkeypatch.setattr(pooch, "os_cache", lambda project: folder)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: folder)
     return folder
 
 

@@ -4,6 +4,7 @@ import logging
 import socket
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -175,11 +176,12 @@ def test_a_port_where_nobody_listens_is_refused(published, cache, monkeypatch):
 
 
 def test_an_interrupt_leaves_no_file_that_looks_whole(server, published, cache, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+    def interrupt(done):
+        if done:
+            raise KeyboardInterrupt
 
     server.answers["first"] = good(published)
-    monkeypatch.setattr("tqdm.std.tqdm.update", interrupt)
+    monkeypatch.setattr("stbp.data.fetch.bar", lambda text, total: nullcontext(interrupt))
     with pytest.raises(KeyboardInterrupt):
         load("mnist")
     assert files_in(cache) == [f"{PARTS[0]}.gz.part1"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stbp.data import DataError, load, mnist
-from stbp.data.original import Original
+from stbp.data.published import Original
 
 from .conftest import PARTS, REAL_DATA, idx_bytes, small_set, write_set
 

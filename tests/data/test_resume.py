@@ -15,8 +15,8 @@ import pytest
 
 from stbp.cli import data, main
 from stbp.data import DataError, downloads, fetch_set, load
-from stbp.data.downloads import Archive
 from stbp.data.fetch import CHUNK, fetch
+from stbp.data.published import Archive
 
 from .conftest import PARTS, files_in
 from .test_fetch import HTML, good, not_found, send
@@ -227,7 +227,7 @@ def test_a_killed_download_is_gone_on_with(server, tmp_path):
     code = f"""
 from pathlib import Path
 from typing import get_args, get_type_hints
-from stbp.data.downloads import Archive
+from stbp.data.published import Archive
 from stbp.data.fetch import fetch
 fetch(Archive("Train.zip", {ARCHIVE.md5!r}, 1 << 20), [{server.address("first") + "x"!r}], Path({str(tmp_path)!r}))
 """

@@ -112,9 +112,9 @@ def test_images_of_both_splits_are_pooled_with_their_labels():
 
 
 def test_recordings_of_both_splits_are_pooled(tmp_path, monkeypatch):
-    import pooch
+    import platformdirs
 
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: tmp_path / "cache")
     write_set(tmp_path / "n-mnist", 30, 6)
     e = Experiment.of(name="x", dataset="n-mnist", network="34x34x2-3", step_ms=10.0, shift=1)
     published = for_experiment(e, tmp_path)

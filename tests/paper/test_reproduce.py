@@ -2,7 +2,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-import pooch
+import platformdirs
 import pytest
 
 import stbp
@@ -33,7 +33,7 @@ def train(job: Job) -> None:
 
 def test_everything_is_walked_through_and_nothing_is_published(run_stbp, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: tmp_path / "cache")
     before = sorted(results.FOLDER.rglob("*"))
     code, out, err = run_stbp("reproduce", "all", "--quick", "--json")
     assert code == 0, err
@@ -222,7 +222,7 @@ def test_an_unfinished_run_is_gone_on_with(tmp_path: Path, clean):
 
 
 def test_the_made_up_data_is_read_like_the_real(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache")
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: tmp_path / "cache")
     write_data(tmp_path)
     for name, shape, size in (("mnist", (1, 28, 28), None), ("pedestrian", (1, 28, 28), 28)):
         train_set, test_set = load(name, tmp_path, size)

@@ -21,7 +21,6 @@ import json
 import logging
 import os
 import shutil
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +35,7 @@ import numpy as np
 from stbp.data.error import DataError
 from stbp.data.events.formats import nmnist
 from stbp.data.events.source import Recording, Source, classes_of, opened, stamp
+from stbp.data.progress import bar
 from stbp.files import written_atomically
 
 if TYPE_CHECKING:
@@ -234,20 +234,6 @@ def _beyond(part: Columns, where: list[str], shape: tuple[int, int]) -> DataErro
     return DataError(
         f"{where[n]}: event {e:,}, t = {t}, x = {x}, y = {y}, p = {p}, lies off the sensor of {shape[1]}x{shape[0]}"
     )
-
-
-@contextmanager
-def bar(text: str, total: int) -> Iterator[Callable[[int], None]]:
-    """What to tell of so many done; on a terminal they move a bar on standard error."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(file=sys.stderr), transient=True) as progress:
-        task = progress.add_task(text, total=total)
-        yield lambda done: progress.advance(task, done)
 
 
 def _write(store: Path, columns: dict[str, _Column], metadata: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Files known by their content: gzip or not, the bytes inside are what counts."""
+"""Published files, known by their content: as they are, or unpacked."""
 
 import gzip
 import hashlib
@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 CHUNK = 1 << 20
 BROKEN_GZIP = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -25,6 +26,52 @@ def unpacked(path: Path) -> Iterator[BufferedIOBase]:
                 yield inner
         else:
             yield raw
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A file that can be told from any other by its content."""
+
+    @property
+    def file_name(self) -> str:
+        """Its name in the folder."""
+        ...
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a download of it never exceeds."""
+        ...
+
+    def fault(self, path: Path) -> str | None:
+        """What sets the file at `path` apart from it, in a few words; None if nothing does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published file, known by the MD5 of its bytes as they are.
+
+    Attributes:
+        file_name: its name in the folder of the set.
+        md5: hexadecimal digest.
+        largest: bytes that it cannot exceed.
+    """
+
+    file_name: str
+    md5: str
+    largest: int
+
+    def fault(self, path: Path) -> str | None:
+        """What sets the file at `path` apart from the published one, in a few words; None if nothing does."""
+        try:
+            with path.open("rb") as file:
+                if file.read(64).lstrip().startswith(b"<"):
+                    return "a web page, not the file"
+                file.seek(0)
+                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+        return None if found == self.md5 else f"md5 {found[:12]}..., expected {self.md5[:12]}..."
 
 
 @dataclass(frozen=True)
