@@ -12,8 +12,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from stbp.bench import value
 from stbp.bench.axes import SYNTHETIC
 from stbp.bench.subject import OURS
-from stbp.plot.parts import BLUE, GREY, INK, ORANGE, RED, SKY, counted
-from stbp.plot.runs import STYLE, save
+from stbp.plot.style import BLUE, GREY, INK, ORANGE, RED, SKY, STYLE, counted, save
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
 COLUMNS = {"step": "training step", "epoch": "first epoch", "memory_mib": "memory"}

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from stbp.bench import ratios, value
 from stbp.bench.subject import DENSE, OURS
-from stbp.plot.parts import counted
+from stbp.plot.style import counted
 
 NAMES = {"step": "training step", "inference": "inference", "epoch": "first epoch", "memory_mib": "memory"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from stbp import data as data_sets
 from stbp.experiments.datasets import for_experiment
 from stbp.plot import runs as plot
+from stbp.plot.style import save
 from stbp.train.evaluate import Run, evaluate, load_run
 
 SPIKES = ("raster", "potential", "rates")
@@ -40,7 +41,7 @@ def _draw_recording(path: Path, out: Path | None) -> Path:
     if (path / "config.json").is_file():
         raise ValueError(f"{path}: a run, not a recording; stbp plot all draws it")
     out = out or Path(f"{path.stem}-events.png")  # here: data sets are not written to, archives cannot be
-    plot.save(event_plot.recording(read(path), str(path)), out)
+    save(event_plot.recording(read(path), str(path)), out)
     return out
 
 
@@ -62,7 +63,7 @@ def _draw_runs(kind: str, folders: Sequence[Path], out: Path | None, sample: int
         if kind == "all" and each in SPIKES and runs[0].experiment.neuron == "relu":
             continue
         path = out or default / f"{each}.png"
-        plot.save(_figure(each, runs, test_set, sample, data), path)
+        save(_figure(each, runs, test_set, sample, data), path)
         paths.append(path)
     return paths
 

@@ -20,9 +20,8 @@ from stbp.data.events.windows import window_of
 from stbp.files import write_atomically
 from stbp.nn.layers import LIF, Linear
 from stbp.ops.spikes import Spikes
-from stbp.plot import parts
-from stbp.plot.parts import BLUE, GREEN, GREY, INK, RED
-from stbp.plot.runs import STYLE
+from stbp.plot.sample import about
+from stbp.plot.style import BLUE, GREEN, GREY, INK, LINE, RED, STYLE
 from stbp.train.evaluate import Run
 
 DPI = 200  # at 8 inches: twice the 800 pixels that a page gives it
@@ -85,7 +84,7 @@ def draw(
     bars = right.barh(range(K), np.zeros(K), height=0.7, linewidth=0)
     numbers = [right.text(0, k, "", va="center", fontsize=8) for k in range(K)]
     _dress_counts(right, run.classes, most)
-    figure.suptitle(parts.about(run), fontsize=10)
+    figure.suptitle(about(run), fontsize=10)
     drawn = []
     for t in range(T):
         image.set_data(coloured(frames[t]))
@@ -136,7 +135,7 @@ def _dress_raster(axes: Axes, classes: Sequence[str], bounds: ndarray, T: int, s
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel(f"{bounds[-1]:,} neurons, by the class they excite most")
     for bound in bounds[1:-1]:
-        axes.axhline(bound, color="#E6E6E6", linewidth=0.8)
+        axes.axhline(bound, color=LINE, linewidth=0.8)
 
 
 def _dress_counts(axes: Axes, classes: Sequence[str], most: float) -> None:

@@ -1,4 +1,4 @@
-"""The figure of a recording of an event camera; made and saved as those of `plot.py`.
+"""The figure of a recording of an event camera; made and saved as those of `runs.py`.
 
 ON events are blue, OFF events vermilion, in every part of the figure. Pixels count from 0 at the upper left.
 """
@@ -17,8 +17,7 @@ from stbp.data.error import DataError
 from stbp.data.events.formats.reading import Recording
 from stbp.data.events.frames.options import SACCADE_US
 from stbp.data.events.sets import SENSOR
-from stbp.plot.parts import BLUE, GREY, RED, counted
-from stbp.plot.runs import STYLE
+from stbp.plot.style import BLUE, GREY, RED, STYLE, counted
 
 POLARITIES = ((1, "ON", BLUE), (0, "OFF", RED))
 PARTS = 3

@@ -1,15 +1,12 @@
 """Figures of runs and networks.
 
 Each function returns a `matplotlib.figure.Figure` made without pyplot: no window opens and nothing global changes;
-`save` writes it. Spikes are dark on light, and the colours are those of Okabe and Ito, which colour-blind readers can
-tell apart. Time steps count from 1 to T; samples, neurons and pixels from 0.
+`style.save` writes it. Time steps count from 1 to T; samples, neurons and pixels from 0.
 """
 
-import io
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,21 +17,29 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from stbp.data import DataSet
-from stbp.files import write_atomically
 from stbp.nn.layers import LIF, Conv2d, Linear
 from stbp.ops.surrogate.curves import CURVES, check
-from stbp.plot import parts as drawing
-from stbp.plot.parts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
+from stbp.plot import sample as drawing
+from stbp.plot.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    PURPLE,
+    RED,
+    STYLE,
+    capitalised,
+    count_axis,
+    counted,
+    draw_curve,
+    draw_spikes,
+    grouped,
+    ratio_scale,
+    write_ends,
+)
 from stbp.train.evaluate import Evaluation, Run
 
-STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "white"),
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **{"axes.edgecolor": GREY, "axes.titlelocation": "left", "grid.color": "#E6E6E6"},
-    **{"font.size": 9, "axes.titlesize": 9.5, "figure.titlesize": 12, "figure.constrained_layout.use": True},
-}
-DPI = 150
 SAMPLES, CHUNK = 200, 50  # firing rates are measured on so many samples, so many at a time to spare memory
 TILES = 64  # neurons whose weights are shown
 NAMED = 25  # up to so many classes, each is named and counted
@@ -59,17 +64,15 @@ def learning_curve(runs: Sequence[Run]) -> Figure:
         raise ValueError(f"runs must be one or more, each with a finished epoch; got {len(runs)}")
     figure = Figure(figsize=(10, 4.4))
     loss_axes, error_axes = figure.subplots(1, 2)
-    for run, label, colour in zip(
-        runs, drawing.run_labels(runs), itertools.cycle((BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK))
-    ):
-        epochs = [metrics["epoch"] for metrics in run.history]
+    for run, label, colour in zip(runs, run_labels(runs), itertools.cycle((*COLOURS, INK))):
         style = {"marker": "o", "markersize": 4, "markevery": [-1]}
-        loss_axes.plot(epochs, [metrics["train_loss"] for metrics in run.history], color=colour, label=label, **style)
+        losses = np.array([[metrics["train_loss"] for metrics in run.history]])
+        draw_curve(loss_axes, losses, "-", colour, label, **style)
         for key, (name, line, own) in SPLITS.items():
             if run.history[-1][key] is not None:
-                errors = [100 * (1 - metrics[key]) for metrics in run.history]
+                errors = np.array([[100 * (1 - metrics[key]) for metrics in run.history]])
                 tint = own if len(runs) == 1 else colour
-                error_axes.plot(epochs, errors, line, color=tint, label=f"{label}, {name}", **style)
+                draw_curve(error_axes, errors, line, tint, f"{label}, {name}", **style)
     loss_axes.set(ylabel="loss", title="Training loss")
     error_axes.set(ylabel="error (per cent of samples)", title="Error")
     used = {line.get_linestyle() for line in error_axes.lines}
@@ -79,16 +82,24 @@ def learning_curve(runs: Sequence[Run]) -> Figure:
     for axes, form in ((loss_axes, "{:.3g}"), (error_axes, "{:.2f} %")):
         axes.set_xlabel("epoch")
         axes.grid(axis="y")
-        drawing.count_axis(axes, max(run.history[-1]["epoch"] for run in runs))
-        drawing.ratio_scale(axes)
-        drawing.write_ends(axes, [line for line in axes.lines if len(runs) == 1 or line.get_linestyle() == "-"], form)
+        count_axis(axes, max(run.history[-1]["epoch"] for run in runs))
+        ratio_scale(axes)
+        write_ends(axes, [line for line in axes.lines if len(runs) == 1 or line.get_linestyle() == "-"], form)
     last = runs[0].history[-1]
-    title = f"Test accuracy {100 * last['test_accuracy']:.2f} % after {drawing.counted(last['epoch'], 'epoch')}"
+    title = f"Test accuracy {100 * last['test_accuracy']:.2f} % after {counted(last['epoch'], 'epoch')}"
     if len(runs) > 1:
-        columns = max(1, 110 // (8 + max(map(len, drawing.run_labels(runs)))))
+        columns = max(1, 110 // (8 + max(map(len, run_labels(runs)))))
         figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
     figure.suptitle(f"{title}\n{drawing.about(runs[0])}" if len(runs) == 1 else f"Learning curves of {len(runs)} runs")
     return figure
+
+
+def run_labels(runs: Sequence[Run]) -> list[str]:
+    """The names of the runs, with the fields that set them apart where names do not."""
+    fields = [run.experiment.flat() for run in runs]
+    names = [field.pop("name") for field in fields]
+    apart = [] if len(set(names)) == len(names) else [k for k in fields[0] if len({f[k] for f in fields}) > 1]
+    return [", ".join([name, *(f"{k} {f[k]}" for k in apart)]) for name, f in zip(names, fields, strict=True)]
 
 
 @rc_context(STYLE)
@@ -110,11 +121,11 @@ def raster(run: Run, samples: DataSet, sample: int) -> Figure:
     tints = [GREEN if k == shot.label else RED if k == shot.predicted else GREY for k in range(K)]
     for layer, (left, right) in zip(shot.layers, grid[1:], strict=True):
         is_output = layer is shot.layers[-1]
-        title = drawing.draw_spikes(left, layer.o, tints if is_output else [BLUE] * layer.o.shape[1], "neuron")
+        title = draw_spikes(left, layer.o, tints if is_output else [BLUE] * layer.o.shape[1], "neuron")
         left.set(title=f"{layer.name}: {title}", ylabel="class" if is_output else "neuron")
         if not is_output:
-            grouped, edges = drawing.grouped(layer.o)
-            right.stairs(grouped.sum(0), edges, orientation="horizontal", fill=True, color=BLUE)
+            shares, edges = grouped(layer.o)
+            right.stairs(shares.sum(0), edges, orientation="horizontal", fill=True, color=BLUE)
         right.set(xlim=(0, len(layer.o)), ylim=left.get_ylim(), yticks=[])
         right.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     left, right = grid[-1]
@@ -129,7 +140,7 @@ def raster(run: Run, samples: DataSet, sample: int) -> Figure:
     left.set_xlabel("time step")
     right.set_xlabel("spikes of a neuron")
     for axes in grid[:, 0]:
-        drawing.count_axis(axes, len(shot.x))
+        count_axis(axes, len(shot.x))
     for axes in grid[:-1].flat:
         axes.tick_params(labelbottom=False)
     figure.suptitle(f"Spikes of {drawing.result(shot, sample)}\n{drawing.about(run)}")
@@ -159,7 +170,7 @@ def potential(run: Run, samples: DataSet, sample: int, neurons: int = 3) -> Figu
             drawing.draw_potential(axes, layer, n)
             roles = ", ".join(["label"] * (n == shot.label) + ["predicted"] * (n == shot.predicted)) or "rival"
             name = f"class {shot.names[n]} ({roles})" if is_output else f"neuron {n}"
-            axes.set_title(f"{name}: {drawing.counted(int(layer.o[:, n].sum()), 'spike')}")
+            axes.set_title(f"{name}: {counted(int(layer.o[:, n].sum()), 'spike')}")
         for axes in panels[len(chosen) :]:
             axes.set_axis_off()
         threshold, half = layer.neuron.threshold, layer.neuron.width / 2
@@ -168,7 +179,7 @@ def potential(run: Run, samples: DataSet, sample: int, neurons: int = 3) -> Figu
         panels[0].set_ylabel("potential u")
         panels[0].annotate(layer.name, (0, 1), (0, 21), "axes fraction", "offset points", weight="bold")
     for axes in grid[-1]:
-        drawing.count_axis(axes, len(shot.x))
+        count_axis(axes, len(shot.x))
         axes.set_xlabel("time step")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"Membrane potentials of {drawing.result(shot, sample)}\n{drawing.about(run)}")
@@ -205,12 +216,10 @@ def rates(run: Run, samples: DataSet) -> Figure:
         axes.bar(0, silent, edges[1], bottom=heights[0], align="edge", color=RED, label="silent neurons")
         axes.axvline(percent.mean(), color=INK, linestyle="--", linewidth=1.2, label="mean")
         found = f"mean {percent.mean():.1f} %, silent {silent} of {N} ({100 * silent / N:.1f} %)"
-        axes.set(
-            title=f"{drawing.capitalised(name)}\n{found}", xlabel="firing rate (per cent of steps)", ylabel="neurons"
-        )
+        axes.set(title=f"{capitalised(name)}\n{found}", xlabel="firing rate (per cent of steps)", ylabel="neurons")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"Firing rates over {drawing.counted(len(ids), 'sample')}\n{drawing.about(run)}")
+    figure.suptitle(f"Firing rates over {counted(len(ids), 'sample')}\n{drawing.about(run)}")
     return figure
 
 
@@ -337,20 +346,3 @@ def weights(run: Run, shape: tuple[int, int, int]) -> Figure:
     some = f"{'all' if len(tiles) == len(w) else f'{len(tiles)} of'} {len(w)} {what}, largest norm first"
     figure.suptitle(f"Weights of {run.network.name(0)}: {some}\n{drawing.about(run)}")
     return figure
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure in the format of the path's suffix (.png, .svg, .pdf, ...): the whole file or nothing.
-
-    Raises:
-        ValueError: matplotlib cannot write files of this suffix.
-    """
-    path = Path(path)
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise ValueError(f"path must end in .png, .svg, .pdf or another format of matplotlib; got {str(path)!r}")
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # equal figures give equal files
-    content = io.BytesIO()
-    with rc_context({"svg.hashsalt": "stbp"}):
-        figure.savefig(content, format=kind, dpi=DPI, metadata=undated.get(kind))
-    write_atomically(path, content.getvalue())

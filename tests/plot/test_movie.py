@@ -15,7 +15,7 @@ from stbp.data.events.windows import window_of
 from stbp.experiments import registry
 from stbp.ops.spikes import Spikes
 from stbp.plot import movie
-from stbp.plot.parts import BLUE, RED
+from stbp.plot.style import BLUE, RED
 from stbp.train.evaluate import Run, build_network
 from tests.data.events import files
 

@@ -17,7 +17,7 @@ from stbp.data import DataError
 from stbp.data.events.formats.reading import Recording
 from stbp.data.events.formats.record import EVENT
 from stbp.plot import recording as event_plot
-from stbp.plot import runs
+from stbp.plot.style import save
 from tests.data.events import files
 
 
@@ -110,7 +110,7 @@ def test_rates_are_events_per_millisecond_of_each_polarity():
     ids=["one", "one time", "fifty minutes"],
 )
 def test_odd_recordings_are_drawn_too(events, tmp_path: Path):
-    runs.save(event_plot.recording(recording(events), "a.bin"), tmp_path / "a.png")
+    save(event_plot.recording(recording(events), "a.bin"), tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as picture:
         assert min(picture.size) > 300
 

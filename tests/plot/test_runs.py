@@ -8,7 +8,7 @@ import pytest
 import torch
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, QuadMesh
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, StepPatch
 
@@ -19,6 +19,7 @@ from stbp.data.images import encode
 from stbp.nn.layers import LIF
 from stbp.nn.network import Trace
 from stbp.plot import runs as plot
+from stbp.plot.style import save
 from stbp.train.evaluate import Evaluation, Run, build_network, predict
 from stbp.train.progress import Silent
 
@@ -71,8 +72,9 @@ def title_of(figure: Figure) -> str:
 
 def drawn_spikes(axes: Axes) -> set[tuple[int, int]]:
     """Time step and neuron of every mark in a raster."""
-    marks = next(c for c in axes.collections if isinstance(c, LineCollection))
-    return {(round(s[:, 0].mean()), round(s[:, 1].mean())) for s in marks.get_segments()}
+    points = np.concatenate([line.get_xydata() for line in axes.lines])
+    ends = points[~np.isnan(points[:, 0])]
+    return {(round(t), round(n)) for t, n in ends.reshape(-1, 2, 2).mean(1)}
 
 
 def recorded_spikes(o: torch.Tensor) -> set[tuple[int, int]]:
@@ -230,7 +232,7 @@ def test_confusion_without_errors_and_of_many_classes(tmp_path: Path):
         figure = plot.confusion(Evaluation(torch.eye(classes, dtype=torch.int64), tuple(map(str, range(classes)))), "x")
         assert len(figure.axes) == 1  # no scale for colours that are not there
         assert len(figure.axes[0].texts) == (2 if classes == 1 else 0)
-        plot.save(figure, tmp_path / "confusion.png")
+        save(figure, tmp_path / "confusion.png")
 
 
 def test_weights_of_linear_are_images_of_the_strongest_neurons(run: Run):
@@ -288,7 +290,7 @@ def test_learning_curves_are_called_by_what_sets_them_apart(run: Run, tmp_path: 
     heights = sorted(text.get_position()[1] for text in figure.axes[1].texts)
     assert len(heights) == 4
     assert np.diff(heights).min() > 0.05  # no two labels overlap
-    plot.save(figure, tmp_path / "curves.png")
+    save(figure, tmp_path / "curves.png")
 
 
 def test_learning_curve_needs_an_epoch(run: Run):
@@ -323,7 +325,7 @@ def test_one_step_few_classes_and_channels(run: Run, tmp_path: Path):
     figures = [plot.raster(small, inputs, 3), plot.potential(small, inputs, 3), plot.rates(small, inputs)]
     assert [label.get_text() for label in figures[0].axes[-2].get_yticklabels()][-1] == "output 3"
     for figure in [*figures, plot.weights(small, shape)]:
-        plot.save(figure, tmp_path / "figure.png")
+        save(figure, tmp_path / "figure.png")
 
 
 def test_style_is_the_figures_own(run: Run, images: ImageSet):
@@ -336,7 +338,7 @@ def test_style_is_the_figures_own(run: Run, images: ImageSet):
 def test_save_writes_by_suffix_and_the_same_bytes_again(tmp_path: Path, suffix: str, start: bytes):
     paths = [tmp_path / f"{name}.{suffix}" for name in ("one", "two")]
     for path in paths:
-        plot.save(plot.surrogates(), path)
+        save(plot.surrogates(), path)
     assert paths[0].read_bytes().startswith(start)
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert sorted(tmp_path.iterdir()) == paths
@@ -345,7 +347,7 @@ def test_save_writes_by_suffix_and_the_same_bytes_again(tmp_path: Path, suffix: 
 @pytest.mark.parametrize("name", ["figure.xyz", "figure"])
 def test_save_refuses_an_unknown_suffix(tmp_path: Path, name: str):
     with pytest.raises(ValueError, match=r"^path must end in \.png, \.svg, \.pdf or .*") as caught:
-        plot.save(plot.surrogates(), tmp_path / name)
+        save(plot.surrogates(), tmp_path / name)
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -361,7 +363,7 @@ def test_save_keeps_the_old_file_when_drawing_fails(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(figure, "savefig", fail)
     with pytest.raises(RuntimeError, match="no memory"):
-        plot.save(figure, path)
+        save(figure, path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -375,5 +377,5 @@ def test_save_keeps_the_old_file_when_the_disk_fails(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
-        plot.save(plot.surrogates(), path)
+        save(plot.surrogates(), path)
     assert path.read_bytes() == b"old"

@@ -18,30 +18,36 @@ from numpy import ndarray
 from stbp.experiments.registry import width_from_paper
 from stbp.names import Surrogate
 from stbp.ops.surrogate.curves import CURVES
-from stbp.plot.parts import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, counted
+from stbp.plot.style import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    STYLE,
+    counted,
+    draw_curve,
+    draw_marks,
+    ratio_scale,
+)
 
 # What matplotlib draws in these colours gets the page's: names of CSS variables.
-COLOURS = {
-    INK: "ink",
-    GREY: "muted",
-    BLUE: "blue",
-    RED: "red",
-    GREEN: "green",
-    ORANGE: "orange",
-    PURPLE: "purple",
-    SKY: "sky",
-    "#E6E6E6": "line",
-}
-STYLE: dict[Any, Any] = {
-    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+VARIABLES = {
+    INK: "ink", GREY: "muted", BLUE: "blue", RED: "red", GREEN: "green", ORANGE: "orange", PURPLE: "purple", SKY: "sky",
+    LINE: "line",
+}  # fmt: skip
+ON_PAGE: dict[Any, Any] = {
+    **STYLE,
     **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none"),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
-    **{"axes.edgecolor": GREY, "axes.titlelocation": "left", "grid.color": "#E6E6E6", "axes.axisbelow": True},
-    **{"font.size": 9, "axes.titlesize": 9.5, "figure.constrained_layout.use": True},
-    **{"svg.fonttype": "none", "path.simplify": False},
+    **{"axes.axisbelow": True, "svg.fonttype": "none", "path.simplify": False},
 }
 SIZE = (4.6, 3.0)  # inches: a panel as wide as a telephone, several side by side where there is room
-LINES = tuple(itertools.product(("-", "--"), (BLUE, RED, GREEN, PURPLE, ORANGE, SKY)))
+LINES = tuple(itertools.product(("-", "--"), COLOURS))
 
 
 class Series(NamedTuple):
@@ -62,7 +68,7 @@ class Line(NamedTuple):
 
 def panel(name: str, draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Markup:
     """One axes as inline SVG; `name` keeps its ids apart from those of the page's other figures."""
-    with rc_context({**STYLE, "svg.hashsalt": name}):
+    with rc_context({**ON_PAGE, "svg.hashsalt": name}):
         figure = Figure(figsize=size)
         draw(figure.subplots())
         return svg(figure, name)
@@ -71,18 +77,14 @@ def panel(name: str, draw: Callable[[Axes], None], size: tuple[float, float] = S
 def svg(figure: Figure, name: str) -> Markup:
     """A figure as an SVG element that fits the width it is given."""
     content = io.StringIO()
-    figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = content.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    width, height = (float(n) for n in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0])
+    figure.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    width, height = 72 * figure.get_size_inches()
     head = f'<svg class="figure" role="img" viewBox="0 0 {width:g} {height:g}" style="max-width:{width * 4 / 3:.0f}px">'
-    text = head + text[text.index(">") + 1 :]
-    text = re.sub(r'\b(id="|xlink:href="#|url\(#)', rf"\g<1>{name}-", text).replace("xlink:href", "href")
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", text)
-    for colour, variable in COLOURS.items():
+    text = head + content.getvalue().partition("<svg")[2].partition(">")[2]
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    for colour, variable in VARIABLES.items():
         text = text.replace(colour.lower(), f"var(--{variable})")
-    return Markup(re.sub(r"\n\s*", "\n", text))  # made here, not given: nothing in it is to be escaped
+    return Markup(text)  # made here, not given: nothing in it is to be escaped
 
 
 def learning_curves(name: str, title: str, series: Sequence[Series]) -> Markup:
@@ -90,18 +92,10 @@ def learning_curves(name: str, title: str, series: Sequence[Series]) -> Markup:
 
     def draw(axes: Axes) -> None:
         for (line, colour), one in zip(LINES, series, strict=False):
-            epochs = np.arange(1, one.accuracies.shape[1] + 1)
             errors = 100 * (1 - one.accuracies)
-            dot = "o" if len(epochs) == 1 else ""
-            axes.plot(epochs, errors.mean(0), line, color=colour, linewidth=1.4, label=one.label, marker=dot)
-            if len(errors) > 1:
-                axes.fill_between(epochs, errors.min(0), errors.max(0), color=colour, alpha=0.15, linewidth=0)
+            draw_curve(axes, errors, line, colour, one.label, linewidth=1.4, marker="o" if errors.shape[1] == 1 else "")
         axes.set(xlabel="epoch", ylabel="test error, %", title=title)
-        values = np.concatenate([100 * (1 - one.accuracies).ravel() for one in series])
-        if values.min() > 0 and values.max() > 3 * values.min():
-            axes.set_yscale("log")
-            ticks = [digit * 10.0**power for power in range(-2, 3) for digit in (1, 2, 5)]
-            axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
+        ratio_scale(axes)
         axes.grid(axis="y")
         axes.legend(fontsize=8)
 
@@ -178,13 +172,9 @@ def raster(name: str, title: str, o: ndarray, ylabel: str, marked: int | None = 
 
     def draw(axes: Axes) -> None:
         T, N = o.shape
-        for tint, chosen in ((BLUE, np.arange(N) != marked), (RED, np.arange(N) == marked)):
-            times, neurons = np.nonzero(o * chosen)
-            gap = np.full(len(times), np.nan)  # one line with gaps: a path that is short to write
-            x = np.column_stack([times + 1, times + 1, gap]).ravel()
-            half = 0.4 if N <= 30 else 1.2  # of many neurons the marks overlap, or they could not be seen
-            y = np.column_stack([neurons - half, neurons + half, gap]).ravel()
-            axes.plot(x, y, color=tint, linewidth=2.2 if N <= 30 else 3.0, solid_capstyle="butt")
+        few = N <= 30  # of many neurons the marks overlap, or they could not be seen
+        tints = [RED if n == marked else BLUE for n in range(N)]
+        draw_marks(axes, o, tints, 0.4 if few else 1.2, 2.2 if few else 3.0)
         axes.set(xlim=(0.3, T + 0.7), ylim=(N - 0.4, -0.6), xlabel="time step", ylabel=ylabel, title=title)
         if N <= 10:
             axes.set_yticks(range(N))
@@ -212,7 +202,7 @@ def picture(name: str, title: str, image: ndarray) -> Markup:
 
 def event_frames(name: str, frames: ndarray, step_ms: float) -> Markup:
     """Frames of events `[T, 2, H, W]`, 0 or 1, a small picture each: ON blue, OFF red; ten a row, a saccade each."""
-    with rc_context({**STYLE, "svg.hashsalt": name, "figure.constrained_layout.w_pad": 0.01}):
+    with rc_context({**ON_PAGE, "svg.hashsalt": name, "figure.constrained_layout.w_pad": 0.01}):
         rows = -(-len(frames) // 10)
         figure = Figure(figsize=(7.4, 0.88 * rows + 0.1))
         for index, (axes, (off, on)) in enumerate(zip(figure.subplots(rows, 10).flat, frames, strict=False)):

@@ -23,6 +23,7 @@ from stbp.experiments.datasets import for_experiment, warn_of_part
 from stbp.experiments.predict import predict_files
 from stbp.ops.spikes import Spikes
 from stbp.plot import runs
+from stbp.plot.style import save
 from stbp.train.progress import Silent
 
 from ..conftest import REAL_DATA
@@ -142,7 +143,7 @@ def test_a_network_learns_recordings_and_the_run_can_be_read_again(folder, tmp_p
     assert stbp.load_run(tmp_path / "run").shape == (2, 34, 34)
     test_set = for_experiment(run.experiment, folder)[1]
     assert "2,312 pixels" in runs.raster(run, test_set, 0).axes[0].get_title("left")
-    runs.save(runs.weights(run, (2, 34, 34)), tmp_path / "weights.png")
+    save(runs.weights(run, (2, 34, 34)), tmp_path / "weights.png")
 
 
 def test_predict_labels_recordings_as_evaluation_does(folder, sets, tmp_path):

@@ -1,27 +1,19 @@
-"""What the figures of `plot.py` are put together from: one sample's way through a network, rasters, traces, axes."""
+"""One sample on its way through a network: what its layers did, and how that is drawn."""
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from matplotlib import colors
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
 from stbp.data import DataSet
 from stbp.nn.layers import LIF
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate.curves import REACH
+from stbp.plot.style import BLUE, INK, RED, SKY, capitalised, draw_spikes
 from stbp.train.evaluate import Run, predict, read_out
-
-BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-INK, GREY = "#2B2B2B", "#8C8C8C"
-MARKS, GROUPS = 256, 200  # a raster of more neurons than MARKS shows at most GROUPS groups of neighbours
 
 
 class Layer(NamedTuple):
@@ -82,32 +74,6 @@ def draw_input(left: Axes, right: Axes, run: Run, shot: Shot) -> None:
     right.spines[:].set_visible(True)
 
 
-def grouped(o: Float[ndarray, "T N"]) -> tuple[Float[ndarray, "T G"], Float[ndarray, " G+1"]]:
-    """Mean spikes of groups of neighbours, and where the groups begin and end; neurons that are few stay single."""
-    N = o.shape[1]
-    edges = np.append(np.arange(0, N, math.ceil(N / GROUPS) if N > MARKS else 1), N)
-    return np.add.reduceat(o, edges[:-1], 1) / np.diff(edges).astype(o.dtype), edges - 0.5
-
-
-def draw_spikes(axes: Axes, o: Float[ndarray, "T N"], tints: list[str], unit: str) -> str:
-    """A mark for each spike, or shares of firing neurons where they are many; returns the title."""
-    T, N = o.shape
-    title = f"{counted(N, unit)}, {counted(int(o.sum()), 'spike')}, firing rate {100 * o.mean():.1f} %"
-    if N <= MARKS:
-        t, n = o.nonzero()
-        half = 0.4 if N <= 100 else 0.5
-        axes.vlines(t + 1, n - half, n + half, [tints[i] for i in n], linewidth=max(0.8, min(5.0, 250 / T)))
-    else:
-        shares, edges = grouped(o)
-        tint = colors.LinearSegmentedColormap.from_list("shares", ["white", tints[0]])
-        axes.pcolormesh(np.arange(T + 1) + 0.5, edges, shares.T, cmap=tint, vmin=0, rasterized=True)
-        size, most = edges[1] - edges[0], 100 * shares.max()
-        title += f"\neach row the share of {size:.0f} neighbours that fire, darkest {most:.0f} %"
-    axes.set_ylim(N - 0.5, -0.5)
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    return title
-
-
 def draw_potential(axes: Axes, layer: Layer, n: int) -> None:
     u, neuron, edges = layer.u[:, n], layer.neuron, np.arange(len(layer.u) + 1) + 0.5
     t, fired = np.arange(1, len(u) + 1), layer.o[:, n] > 0
@@ -133,45 +99,6 @@ def rivals(shot: Shot) -> list[int]:
     return sorted(range(len(keys)), key=keys.__getitem__, reverse=True)
 
 
-def run_labels(runs: Sequence[Run]) -> list[str]:
-    """The names of the runs, with the fields that set them apart where names do not."""
-    fields = [run.experiment.flat() for run in runs]
-    names = [field.pop("name") for field in fields]
-    apart = [] if len(set(names)) == len(names) else [k for k in fields[0] if len({f[k] for f in fields}) > 1]
-    return [", ".join([name, *(f"{k} {f[k]}" for k in apart)]) for name, f in zip(names, fields, strict=True)]
-
-
-def ratio_scale(axes: Axes) -> None:
-    """A logarithmic y axis with ticks at 1, 2, 5 where values span a factor of three; linear near a zero."""
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
-    above = values[values > 0]
-    if len(above) == 0 or above.max() < 3 * above.min():
-        return
-    if len(above) < len(values):
-        axes.set_yscale("symlog", linthresh=above.min(), linscale=0.3)
-        axes.set_ylim(bottom=0)
-    else:
-        axes.set_yscale("log")
-    ticks = [0, *(digit * 10.0**power for power in range(-6, 3) for digit in (1, 2, 5))]
-    axes.yaxis.set(major_locator=FixedLocator(ticks), minor_locator=NullLocator(), major_formatter="{x:g}")
-
-
-def write_ends(axes: Axes, lines: Sequence[Line2D], form: str) -> None:
-    """The last values of lines beside the axes, in their colours, moved apart where they would overlap."""
-    axes.autoscale_view()
-    to_fraction = axes.transData + axes.transAxes.inverted()
-    level = -math.inf
-    for y, colour in sorted((float(np.asarray(line.get_ydata())[-1]), str(line.get_color())) for line in lines):
-        level = max(level + 0.055, float(to_fraction.transform((1.0, y))[1]))
-        axes.text(1.02, level, form.format(y), color=colour, transform=axes.transAxes, va="center")
-
-
-def count_axis(axes: Axes, last: int) -> None:
-    """An x axis for whole numbers from 1 on."""
-    axes.set_xlim(0.5, last + 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
 def about(run: Run) -> str:
     e = run.experiment
     return f"{e.name}, {e.network}, T = {e.T}{', static input' if e.encoding == 'static' else ''}"
@@ -179,11 +106,3 @@ def about(run: Run) -> str:
 
 def result(shot: Shot, sample: int) -> str:
     return f"sample {sample}: label {shot.names[shot.label]}, predicted {shot.names[shot.predicted]}"
-
-
-def counted(n: int, unit: str) -> str:
-    return f"{n:,} {unit}" if n == 1 else f"{n:,} {unit}s"
-
-
-def capitalised(name: str) -> str:
-    return name[0].upper() + name[1:]
