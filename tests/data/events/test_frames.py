@@ -263,6 +263,30 @@ def test_times_up_to_the_last_microsecond_of_32_bits():
         assert [tuple(place) for place in found.nonzero().tolist()] == [(0, 0, 0, 2, 1), (T - 1, 0, 1, 4, 3)]
 
 
+@pytest.mark.parametrize(("T", "options"), [(30, FrameOptions()), (63, FrameOptions("events", stabilize=True))])
+@pytest.mark.parametrize("change", [Augmentation(), Augmentation(shift=3, drop=0.2)])
+def test_coordinates_of_two_bytes_give_the_same(T: int, options: FrameOptions, change: Augmentation):
+    t, x, y, p, offsets = packed(recordings())
+    wide_x, wide_y = (torch.from_numpy(values.numpy().astype(np.uint16)) for values in (x, y))
+    ids = torch.arange(5)
+    one = frames(t, x, y, p, offsets, ids, T, (H, W), options, change, epoch=1)
+    other = frames(t, wide_x, wide_y, p, offsets, ids, T, (H, W), options, change, epoch=1)
+    assert torch.equal(*(f.bits if isinstance(f, Spikes) else f for f in (one, other)))
+
+
+def test_a_sensor_may_have_more_than_256_columns():
+    t, _, _, p, offsets = packed(recordings())
+    x, y = np.random.default_rng(0).integers(0, (346, 260), (len(t), 2)).astype(np.uint16).T
+    x_, y_ = map(torch.from_numpy, (x.copy(), y.copy()))
+    found = frames(t, x_, y_, p, offsets, torch.tensor([4]), 1, (260, 346), FrameOptions("time", counts=True))
+    assert isinstance(found, torch.Tensor)
+    on = np.unpackbits(p.numpy(), bitorder="little")[offsets[4] : offsets[5]]
+    expected = torch.zeros(2, 260, 346)
+    for place in zip(on.tolist(), y[offsets[4] :].tolist(), x[offsets[4] :].tolist(), strict=True):
+        expected[place] += 1
+    assert torch.equal(found[0, 0], expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -273,7 +297,8 @@ def test_times_up_to_the_last_microsecond_of_32_bits():
         ({"offsets": torch.tensor([0, 1, 2, 3, 4, 5000])}, "offsets must rise"),
         ({"x": torch.zeros(3, dtype=torch.uint8)}, r"x must be torch.uint8 \[1438\]"),
         ({"t": torch.zeros(1438, dtype=torch.int64)}, "t must be torch.uint32"),
-        ({"shape": (34, 257)}, "shape must be height and width"),
+        ({"x": torch.zeros(1438, dtype=torch.uint16)}, r"y must be torch.uint16 \[1438\]"),
+        ({"shape": (34, 65537)}, "shape must be height and width, each in 1..65,536"),
         ({"seed": -1}, "seed must lie in"),
         ({"options": FrameOptions("events"), "augmentation": Augmentation(jitter_us=1)}, "jitter_us has no effect"),
     ],

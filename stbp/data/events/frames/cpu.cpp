@@ -16,9 +16,11 @@ struct Choice {    // as _Choice in op.py
     uint32_t drop, seed, epoch;
 };
 
-struct Events {    // of one recording
+// The events of one recording; Place: uint8_t, or uint16_t for sensors of more than 256 columns or rows.
+template <class Place>
+struct Events {
     const uint32_t* t;
-    const uint8_t *x, *y;
+    const Place *x, *y;
     const uint8_t* p;    // of all recordings, one bit each
     uint64_t first;
     int64_t n;
@@ -88,7 +90,8 @@ class Draws {
 // floor(value * multiplier / divisor), remembered: events come mostly in the order of time.
 class Step {
    public:
-    Step(const Events& events, const Choice& c) {
+    template <class Place>
+    Step(const Events<Place>& events, const Choice& c) {
         if (c.parts == STEP) {
             origin_ = c.start_us, divisor_ = c.step_us;
             return;
@@ -131,8 +134,8 @@ inline void put(float* frame, size_t i) { frame[i] += 1; }
 
 // As `each`, where no event is moved, late or dropped. Events of a step follow each other, so that each costs little
 // more than its own bit. COUNTED: steps go by an event's number, not by its time.
-template <bool COUNTED, class Cell>
-void each_unchanged(const Events events, const Choice c, const Frames<Cell> frames) {
+template <bool COUNTED, class Place, class Cell>
+void each_unchanged(const Events<Place> events, const Choice c, const Frames<Cell> frames) {
     Step step(events, c);
     size_t places = c.H * c.W;
     int64_t stop = COUNTED ? INT64_MAX : c.stop_us, j = 0;
@@ -156,8 +159,8 @@ void each_unchanged(const Events events, const Choice c, const Frames<Cell> fram
 }
 
 // Puts every event that has one into its place. The arguments are copies: no byte written can alias them.
-template <class Cell>
-void each(const Events events, uint32_t sample, const Choice c, const Frames<Cell> frames) {
+template <class Place, class Cell>
+void each(const Events<Place> events, uint32_t sample, const Choice c, const Frames<Cell> frames) {
     if (!(c.drop || c.jitter_us || c.shift || c.stabilize))
         return c.parts == EVENTS ? each_unchanged<true>(events, c, frames) : each_unchanged<false>(events, c, frames);
     Draws draws(c, sample);
@@ -177,11 +180,10 @@ void each(const Events events, uint32_t sample, const Choice c, const Frames<Cel
     }
 }
 
-}  // namespace
-
 // out: bits [T][B][ceil(2HW / 8)], or with `counts` floats [T][B][2HW]. A sample is the work of one thread.
-STBP_API void stbp_frames(const uint32_t* t, const uint8_t* x, const uint8_t* y, const uint8_t* p, const int64_t* offsets,
-                          const int64_t* ids, int64_t B, Choice c, void* out, int threads) {
+template <class Place>
+void frames(const uint32_t* t, const Place* x, const Place* y, const uint8_t* p, const int64_t* offsets, const int64_t* ids,
+            int64_t B, const Choice c, void* out, int threads) {
     size_t places = 2 * c.H * c.W, row = c.counts ? places * sizeof(float) : (places + 7) / 8;
     uint8_t* rows = static_cast<uint8_t*>(out);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, stbp::tuning::SAMPLES_AT_A_TIME)
@@ -189,10 +191,21 @@ STBP_API void stbp_frames(const uint32_t* t, const uint8_t* x, const uint8_t* y,
         int64_t first = offsets[ids[b]], n = offsets[ids[b] + 1] - first;
         Frames<uint8_t> bits{rows, B, b, row};
         for (int64_t k = 0; k < c.T; k++) std::memset(bits.at(k), 0, row);
-        Events events{t + first, x + first, y + first, p, (uint64_t)first, n};
+        Events<Place> events{t + first, x + first, y + first, p, (uint64_t)first, n};
         if (c.counts)
             each(events, (uint32_t)ids[b], c, Frames<float>{rows, B, b, row});
         else
             each(events, (uint32_t)ids[b], c, bits);
     }
+}
+
+}  // namespace
+
+// x, y: uint16_t where `wide`, otherwise uint8_t.
+STBP_API void stbp_frames(const uint32_t* t, const void* x, const void* y, const uint8_t* p, const int64_t* offsets,
+                          const int64_t* ids, int64_t B, int wide, Choice c, void* out, int threads) {
+    if (wide)
+        frames(t, (const uint16_t*)x, (const uint16_t*)y, p, offsets, ids, B, c, out, threads);
+    else
+        frames(t, (const uint8_t*)x, (const uint8_t*)y, p, offsets, ids, B, c, out, threads);
 }

@@ -3,7 +3,7 @@
 import ctypes
 
 import torch
-from jaxtyping import Float, Int64, UInt8, UInt32
+from jaxtyping import Float, Int64, UInt, UInt8, UInt32
 from torch import Tensor
 
 from stbp.data.events.frames import reference
@@ -26,8 +26,8 @@ class _Choice(ctypes.Structure):
 
 def frames(
     t: UInt32[Tensor, " E"],
-    x: UInt8[Tensor, " E"],
-    y: UInt8[Tensor, " E"],
+    x: UInt[Tensor, " E"],
+    y: UInt[Tensor, " E"],
     p: UInt8[Tensor, " bytes"],
     offsets: Int64[Tensor, " bounds"],
     ids: Int64[Tensor, " B"],
@@ -47,7 +47,7 @@ def frames(
 
     Args:
         t: times of all recordings, one behind the other, in microseconds.
-        x, y: columns from the left, rows from the top.
+        x, y: columns from the left, rows from the top; both uint8, or both uint16.
         p: polarities, one bit each: event e is bit e % 8 of byte e // 8; 1 is ON, and the channel.
         offsets: recording n is the events offsets[n] to offsets[n + 1] - 1.
         ids: the recordings of the batch, in 0..N-1; also what random numbers are drawn by.
@@ -91,13 +91,15 @@ def _compiled(
     times = T, H, W, o.step, o.start_us, stop, a.jitter_us
     choice = _Choice(*times, _PARTS[o.parts], o.stabilize, o.counts, a.shift, a.drop_level, seed, epoch)
     places = [ctypes.c_void_p(values.data_ptr()) for values in (*arrays, out)]
-    native.call("stbp_frames", *places[:-1], ctypes.c_int64(B), choice, places[-1], torch.get_num_threads())
+    wide = arrays[1].dtype == torch.uint16
+    native.call("stbp_frames", *places[:-1], ctypes.c_int64(B), wide, choice, places[-1], torch.get_num_threads())
     dispatch.note("frames", "forward", "events")
     return out
 
 
 def _check(t: Tensor, x: Tensor, y: Tensor, p: Tensor, offsets: Tensor, ids: Tensor) -> None:
-    dtypes = {"t": torch.uint32, "x": torch.uint8, "y": torch.uint8, "p": torch.uint8}
+    place = torch.uint16 if x.dtype == torch.uint16 else torch.uint8
+    dtypes = {"t": torch.uint32, "x": place, "y": place, "p": torch.uint8}
     for (name, dtype), values in zip(dtypes.items(), (t, x, y, p), strict=True):
         length = (len(t) + 7) // 8 if name == "p" else len(t)
         if values.dtype != dtype or values.shape != (length,):
@@ -118,8 +120,8 @@ def _check(t: Tensor, x: Tensor, y: Tensor, p: Tensor, offsets: Tensor, ids: Ten
 def _check_numbers(T: int, shape: tuple[int, int], seed: int, epoch: int) -> None:
     if not isinstance(T, int) or not 1 <= T < 2**20:
         raise ValueError(f"T must be a whole number of frames in 1..{2**20 - 1}; got {T!r}")
-    if len(shape) != 2 or not all(isinstance(n, int) and 1 <= n <= 256 for n in shape):
-        raise ValueError(f"shape must be height and width, each in 1..256; got {shape!r}")
+    if len(shape) != 2 or not all(isinstance(n, int) and 1 <= n <= 1 << 16 for n in shape):
+        raise ValueError(f"shape must be height and width, each in 1..{1 << 16:,}; got {shape!r}")
     for name, value in (("seed", seed), ("epoch", epoch)):
         if not 0 <= value < 2**32:
             raise ValueError(f"{name} must lie in [0, 2^32); got {value}")
