@@ -179,6 +179,7 @@ def main() -> None:
         raise missing[0]
     if args.out is not None:
         from fidelity_figure import comparison
+
         from stbp.plot.style import save
 
         save(comparison(sets[0], sets[1], found, args.after), args.out)

@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy import ndarray
-from stbp.plot.style import BLUE, GREY, INK, RED, STYLE
 
 from stbp.data.events.frames.options import SACCADE_US
 from stbp.data.events.sets import SENSOR, EventSet
 from stbp.plot.recording import POLARITIES, Part, count
+from stbp.plot.style import BLUE, GREY, INK, RED, STYLE
 
 EXAMPLES = 2
 PARTS = [Part(f"saccade {n + 1}", n * SACCADE_US, (n + 1) * SACCADE_US if n < 2 else 1 << 32) for n in range(3)]

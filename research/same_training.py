@@ -15,7 +15,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-TRAININGS = {"digits-mlp": [], **{name: ["--epochs", "1"] for name in ("mnist-mlp", "mnist-cnn", "nmnist-mlp", "mnist-rows")}}
+TRAININGS = {
+    "digits-mlp": [],
+    **{name: ["--epochs", "1"] for name in ("mnist-mlp", "mnist-cnn", "nmnist-mlp", "mnist-rows")},
+}
 START = """
 import sys
 try:
@@ -42,7 +45,7 @@ def main() -> None:
     parser.add_argument("old", type=Path, metavar="OLD")
     parser.add_argument("new", type=Path, metavar="NEW")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--python", default=sys.executable, help="interpreter with the packages, but no stbp, installed")
+    parser.add_argument("--python", default=sys.executable, help="interpreter without an installed stbp")
     parser.add_argument("--out", type=Path, default=Path("runs") / "same", metavar="DIR")
     args = parser.parse_args()
     different = []
@@ -51,7 +54,11 @@ def main() -> None:
             trained(checkout.resolve(), name, args.python, args.data.resolve(), args.out / side / name)
             for side, checkout in (("old", args.old), ("new", args.new))
         )
-        keys = [key for key in sorted({*old, *new}) if key not in old or key not in new or not torch.equal(old[key], new[key])]
+        keys = [
+            key
+            for key in sorted({*old, *new})
+            if key not in old or key not in new or not torch.equal(old[key], new[key])
+        ]
         print(name, "differs in " + ", ".join(keys) if keys else "is the same, bit for bit")
         different += keys
     sys.exit(bool(different))

@@ -78,8 +78,8 @@ class Fields:
     """
 
     def __post_init__(self) -> None:
-        for name, (hint, rules) in _hints(type(self)).items():
-            _check(name, getattr(self, name), hint, rules)
+        for name, (kind, rules) in _hints(type(self)).items():
+            _check(name, getattr(self, name), kind, rules)
         _check_partners(self.flat(), _defaults(type(self)))
 
     @classmethod
@@ -330,8 +330,8 @@ class Own(Fields):
 def _hints(cls: type[Fields]) -> dict[str, tuple[Any, tuple[Range, ...]]]:
     """The type of every field, and its ranges."""
     found = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        bare, *rules = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    for name, kind in get_type_hints(cls, include_extras=True).items():
+        bare, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
         found[name] = bare, tuple(rule for rule in rules if isinstance(rule, Range))
     return found
 

@@ -32,7 +32,8 @@ def build(
 
     Args:
         decay, threshold, surrogate, width, gate: the neurons, as `stbp.ops.lif`.
-        init, input_rate, seed, bias: as `initialise`. Weights depend on `seed` alone: `torch.manual_seed` has no effect.
+        init, input_rate, seed, bias: as `initialise`. Weights depend on `seed` alone,
+            `torch.manual_seed` has no effect.
 
     Raises:
         ValueError: the message names the part of the notation, or the argument, and what is allowed.

@@ -40,12 +40,14 @@ class Explanation:
         return [{**vars(layer)} for layer in self.layers]
 
     def __str__(self) -> str:
-        rows = [("layer", *STEPS, "fused", "why not")]
+        rows: list[tuple[str, ...]] = [("layer", *STEPS, "fused", "why not")]
         for layer in self.layers:
             kernels = (layer.kernels.get(step, "") for step in STEPS)
             rows.append((layer.title, *kernels, layer.run, layer.reason))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        )
 
 
 def explain(net: torch.nn.Module, x: Tensor | Spikes) -> Explanation:
@@ -85,4 +87,3 @@ def explained(net: torch.nn.Module, seen: Sequence[dispatch.Path]) -> Explanatio
         reason = next((path.reason for path in of_layer if path.reason), "")
         found.append(Layer(name, describe(net, name), kernels, run, reason))
     return Explanation(tuple(found))
-

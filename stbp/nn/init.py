@@ -68,7 +68,7 @@ def initialise(
         elif init == "torch":
             w /= math.sqrt(w.shape[1])
         else:
-            neuron = next((m for m in layers[index:] if hasattr(m, "gate")), LIF())
+            neuron: Any = next((m for m in layers[index:] if hasattr(m, "gate")), LIF())
             decay = neuron.gate.keep0 if isinstance(neuron.gate, Gate) else neuron.decay
             noise = rate * (1 - rate) / (1 - decay**2) + (rate / (1 - decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (w.shape[1] * noise))  # U[-1, 1) has variance 1/3

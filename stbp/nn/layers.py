@@ -3,8 +3,8 @@
 They hold parameters and constants only; a neuron's state is an argument and a result: there is nothing to reset.
 
 A layer is asked, not recognised. One with a memory along T has `run(x, state) -> (o, state)`; neurons also have
-`trace(x) -> (u, o)`. One without says `stateless = True`, and `takes_spikes = True` if it takes packed `Spikes`. One that
-can be part of a fused run says by `stage()` what it does there, or why it cannot.
+`trace(x) -> (u, o)`. One without says `stateless = True`, and `takes_spikes = True` if it takes packed `Spikes`.
+One that can be part of a fused run says by `stage()` what it does there, or why it cannot.
 """
 
 import functools
@@ -113,8 +113,9 @@ class Conv2d(torch.nn.Module):
         device: torch.device | str | None = None,
     ):
         super().__init__()
-        numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size, "stride": stride}
-        for name, number, least in (*((n, v, 1) for n, v in numbers.items()), ("padding", padding, 0)):
+        numbers = {"in_channels": in_channels, "out_channels": out_channels, "kernel_size": kernel_size}
+        for name, number in {**numbers, "stride": stride, "padding": padding}.items():
+            least = 0 if name == "padding" else 1
             if not isinstance(number, int) or isinstance(number, bool) or number < least:
                 raise ValueError(
                     f"{name} must be a whole number of at least {least}; got {number!r}; "

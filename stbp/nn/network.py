@@ -205,8 +205,8 @@ def _check_frames(module: torch.nn.Module, where: str, trusted: bool = False) ->
     for part in module.modules():
         if isinstance(part, _SEQUENCES):
             raise ValueError(
-                f"{where}: {type(part).__name__} has a memory of its own, frames would mix samples; wrap it in a module of "
-                "yours that takes the window [T, B, ...]"
+                f"{where}: {type(part).__name__} has a memory of its own, frames would mix samples; wrap it in a "
+                "module of yours that takes the window [T, B, ...]"
             )
         if part is module or _is_torchs(part) or (trusted and not type(part).__module__.startswith("stbp.")):
             continue
@@ -221,8 +221,8 @@ def _check_stateless(module: torch.nn.Module, index: int) -> None:
     if _is_torchs(module) or (hasattr(module, "stateless") and speaks_for("stateless", kind)):
         return
     raise TypeError(
-        f"layer {index}, {kind.__name__}, does not say what it remembers: give it run(x, state) -> (o, state), or, if it "
-        "remembers nothing from step to step, the attribute stateless = True"
+        f"layer {index}, {kind.__name__}, does not say what it remembers: give it run(x, state) -> (o, state), "
+        "or, if it remembers nothing from step to step, the attribute stateless = True"
     )
 
 

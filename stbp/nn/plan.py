@@ -43,7 +43,7 @@ Piece = Pool | Flat | Synapse | Affine | Neuron
 
 
 class Part(NamedTuple):
-    """What a layer does in a run of layers: its piece, and the tensors that go with it (weight, bias; scale, offset)."""
+    """What a layer does in a run: its piece, and the tensors that go with it (weight, bias; scale, offset)."""
 
     piece: Piece
     tensors: tuple[Tensor, ...] = ()
@@ -67,20 +67,21 @@ class Run(NamedTuple):
 def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, names: Sequence[str] = ()) -> Run:
     """The longest run of layers, from the first, that the kernels take as one operator.
 
-    Such a run is [pooling] + synapse + neurons, again and again; it starts from `Spikes`, or with neurons from a current.
+    Such a run is [pooling] + synapse + neurons, again and again; it starts from `Spikes`, or with neurons from a
+    current.
 
     Args:
         x: input of the first layer, `[T, B, ...]`.
         names: names of the layers, for the record of what ran.
     """
-    bits = x.bits if isinstance(x, Spikes) else None
-    if not (dispatch.fused(x) if bits is None else dispatch.fused(others=(bits,))):
-        return Run(reason=dispatch.why_not(x) if bits is None else dispatch.why_not(others=(bits,)))
+    packed = isinstance(x, Spikes)
+    if not (dispatch.fused(others=(x.bits,)) if isinstance(x, Spikes) else dispatch.fused(x)):
+        return Run(reason=dispatch.why_not(others=(x.bits,)) if isinstance(x, Spikes) else dispatch.why_not(x))
     if _everything_is_watched():
         return Run(reason="a global hook is called with every layer")
     parts, ends, reason = _parts(modules, x.device.type)
     pieces = tuple(part.piece for part in parts)
-    stages, used, why = _joined(pieces, tuple(x.shape[2:]), bits is not None)
+    stages, used, why = _joined(pieces, tuple(x.shape[2:]), packed)
     length = ends[used - 1] if used else 0
     parameters = [tensor for part in parts[:used] for tensor in part.tensors]
     if names:
@@ -108,7 +109,11 @@ def _parts(modules: Sequence[torch.nn.Module], device: str) -> tuple[list[Part],
             if tensor.device.type != device:
                 return parts, ends, f"its weight is on {tensor.device.type}, the input on {device}"
             if tensor.dtype != torch.float32:
-                return parts, ends, f"its weight is {str(tensor.dtype).removeprefix('torch.')}; the kernels take float32"
+                return (
+                    parts,
+                    ends,
+                    f"its weight is {str(tensor.dtype).removeprefix('torch.')}; the kernels take float32",
+                )
         if not isinstance(part.piece, Affine):
             parts.append(part)
             ends.append(number)

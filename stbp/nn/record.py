@@ -1,4 +1,4 @@
-"""What the neurons of a network do in a window: for plots, health, penalties. Any module that holds our layers will do."""
+"""What the neurons of a network do in a window: for plots, health, penalties; of any module that holds our layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,7 +76,7 @@ def neuron_layers(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 @contextmanager
 def tapped(net: torch.nn.Module, tap: Tap) -> Iterator[None]:
-    """Inside, `tap(name, layer, x, o)` is called with input and output of each neuron layer, in the order of the network.
+    """Inside, `tap(name, layer, x, o)` is called with input and output of each neuron layer, in their order.
 
     The layers run one by one: fused, they keep what they do to themselves. The values are the same.
     """

@@ -157,4 +157,6 @@ class Call:
                 kernel = paths()[getattr(report, step)]
                 if kernel:
                     density = {"forward": report.events, "weight": math.nan, "input": report.gradient}[step]
-                    dispatch.note(_OPERATORS[stage.kind], step, kernel, density, stage.layer if layer is None else layer)
+                    dispatch.note(
+                        _OPERATORS[stage.kind], step, kernel, density, stage.layer if layer is None else layer
+                    )

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ class DoubledThroughout(nn.LIF):
         return super().trace(2 * x)
 
 
-def net_of(*layers: torch.nn.Module) -> nn.Network:
+def net_of(*layers: torch.nn.Module) -> Any:
     net = nn.Network(*layers)
     dyadic(net)
     return net
@@ -95,6 +96,8 @@ def test_a_layer_that_needs_the_window_gets_it():
 
 def test_a_layer_that_does_not_say_what_it_remembers_is_refused_where_windows_go_on():
     class Silent(torch.nn.Module):
+        stateless: bool
+
         def forward(self, x: Tensor) -> Tensor:
             return x
 
@@ -207,7 +210,9 @@ def test_another_type_of_number_runs_the_reference_and_says_so(dtype, caplog):
     with caplog.at_level(logging.INFO, "stbp"):
         o = net(spikes(5, 3, 6).to(dtype))
     assert o.dtype == dtype
-    assert torch.equal(o, lif(each(lambda f: torch.nn.functional.linear(f, *net[0].parameters()), spikes(5, 3, 6).to(dtype))))
+    assert torch.equal(
+        o, lif(each(lambda f: torch.nn.functional.linear(f, *net[0].parameters()), spikes(5, 3, 6).to(dtype)))
+    )
     assert str(dtype).removeprefix("torch.") in caplog.text
 
 
@@ -254,14 +259,14 @@ def test_labels_of_another_batch_point_at_swapped_axes(unchecked_shapes):
         loss.rate_mse(o, torch.zeros(8, dtype=torch.int64))
 
 
-def residual() -> nn.Network:
+def residual() -> Any:
     block = nn.Residual(
         nn.Conv2d(3, 3, 3, padding=1), nn.LIF(0.25), nn.Conv2d(3, 3, 3, padding=1), shortcut=nn.Conv2d(3, 3, 1)
     )
     return net_of(nn.Conv2d(1, 3, 3), nn.LIF(0.25), block, nn.LIF(0.25), nn.Linear(48, 4), nn.LIF(0.25))
 
 
-def plain_residual(net: nn.Network, x: Tensor) -> Tensor:
+def plain_residual(net: Any, x: Tensor) -> Tensor:
     def conv(layer, pad):
         return lambda f: torch.nn.functional.conv2d(f, layer.weight, layer.bias, 1, pad)
 
@@ -375,6 +380,7 @@ def test_the_norm_is_the_papers_and_folds_into_the_synapse(size):
     assert (folded != apart).float().mean() < 2e-3  # a potential at the threshold may round to its other side
     assert 0.02 < folded.mean() < 0.9
     u = net.record(x)[0].u
+    assert u is not None
     torch.testing.assert_close(u[0], norm(synapse(x))[0], rtol=1e-4, atol=1e-5)
     net.train()
     assert "batch" in nn.explain(net, x).layers[1].reason
@@ -393,21 +399,26 @@ def test_the_norm_has_gradients_of_the_plain_loop():
 
 
 def test_a_network_in_a_network_is_the_network():
-    flat = nn.build("6-8-7-3", seed=2)
-    nested = nn.Network(nn.Network(*flat[:4]), *flat[4:])
+    flat: Any = nn.build("6-8-7-3", seed=2)
+    nested: Any = nn.Network(nn.Network(*flat[:4]), *flat[4:])
     x = spikes(6, 4, 6)
     assert torch.equal(nested(x), flat(x))
     first, state = nested.run(x[:2])
     assert len(state) == 2
     assert len(state[0]) == 2
     assert torch.equal(torch.cat([first, nested.run(x[2:], state)[0]]), flat(x))
-    again = nn.Network(nn.Network(*nn.build("6-8-7-3")[:4]), *nn.build("6-8-7-3")[4:])
+    other: Any = nn.build("6-8-7-3")
+    again = nn.Network(nn.Network(*other[:4]), *other[4:])
     nn.initialise(again, seed=2)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), flat.parameters(), strict=True))
 
 
 def networks():
-    return {"chain": (nn.build("6x6-3C3-P2-8-4"), (1, 6, 6)), "residual": (residual(), (1, 6, 6)), "two": (TwoHeads(), (6,))}
+    return {
+        "chain": (nn.build("6x6-3C3-P2-8-4"), (1, 6, 6)),
+        "residual": (residual(), (1, 6, 6)),
+        "two": (TwoHeads(), (6,)),
+    }
 
 
 @pytest.mark.parametrize("name", list(networks()))
@@ -470,7 +481,8 @@ class TwoHeads(torch.nn.Module):
 
 torch.set_num_threads(1)
 block = nn.Residual(nn.Conv2d(3, 3, 3, padding=1), nn.TdBatchNorm2d(3), nn.LIF(), shortcut=nn.Conv2d(3, 3, 1))
-residual = nn.Network(nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), nn.LIF(), block, nn.LIF(), nn.Linear(48, 4), nn.LIF())
+first = nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), nn.LIF()
+residual = nn.Network(*first, block, nn.LIF(), nn.Linear(48, 4), nn.LIF())
 x = (torch.rand(5, 3, 1, 6, 6) < 0.4).float()
 for net in (nn.build("6x6-3C3-P2-8-4"), residual.eval(), TwoHeads()):
     assert torch.equal(torch.compile(net, fullgraph=True, backend="aot_eager")(x), net(x))

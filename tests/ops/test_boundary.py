@@ -9,8 +9,7 @@ from typing import get_args
 import pytest
 
 from stbp.names import Surrogate
-from stbp.ops import native
-from stbp.ops import call
+from stbp.ops import call, native
 from stbp.ops.neuron.op import NeuronStruct
 
 if native.kernels() is None:

@@ -153,7 +153,9 @@ def test_every_potential_is_the_python_networks_bit_for_bit(opened: Any, network
                 return [...layer.u];
             });"""
         found = torch.tensor(opened.execute_script(script, image.tolist()), dtype=torch.float64)
-        assert torch.equal(found, traces[0].u[:, b].double())
+        u = traces[0].u
+        assert u is not None
+        assert torch.equal(found, u[:, b].double())
 
 
 def test_a_drawing_is_put_where_mnists_digits_are(opened: Any):

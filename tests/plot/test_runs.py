@@ -139,12 +139,14 @@ def test_static_input_is_drawn_as_a_current(static_run: Run, images: ImageSet):
 
 def test_potential_shows_the_recorded_potential_threshold_and_spikes(run: Run, images: ImageSet):
     traces = expected(run, images, 7)[1]
+    potentials = traces[0].u
+    assert potentials is not None
     figure = plot.potential(run, bound(run, images), 7)
     assert len(figure.axes) == 2 * 3
     threshold = run.experiment.threshold
     for axes in figure.axes[:3]:
         n = int(axes.get_title("left").split(":")[0].removeprefix("neuron "))
-        u, o = traces[0].u[:, 0, n], traces[0].o[:, 0, n]
+        u, o = potentials[:, 0, n], traces[0].o[:, 0, n]
         steps = next(p for p in axes.patches if isinstance(p, StepPatch)).get_data()
         np.testing.assert_array_equal(steps[0], u)
         np.testing.assert_array_equal(steps[1], np.arange(T + 1) + 0.5)

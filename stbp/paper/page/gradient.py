@@ -111,7 +111,10 @@ def _kept(u: Tensor, o: Tensor, gate: str, decay: float) -> Tensor:
 
 def _printed(net: nn.Network, x: Tensor, y: Tensor, decay: float) -> Tensor:
     """Cases 1 to 4 as printed: the gradient of the first weights."""
-    first, (_, u2, o2) = net.record(x)
+    first, last = net.record(x)
+    u2, o2 = last.u, last.o
+    assert first.u is not None
+    assert u2 is not None
     gate = gates("paper", decay)[1]
     error = o2.mean(0) - torch.eye(o2.shape[2], dtype=o2.dtype)[y]
     from_loss = (error / (T * B)).expand_as(o2)
