@@ -153,10 +153,9 @@ class Call:
             return
         reports = (_Report * len(self.stages)).from_buffer(self.words, self.form.reports)
         for stage, report in zip(self.stages, reports, strict=True):
+            shares = {"forward": report.events, "weight": math.nan, "input": report.gradient}
+            name = stage.layer if layer is None else layer
             for step in steps:
                 kernel = paths()[getattr(report, step)]
                 if kernel:
-                    density = {"forward": report.events, "weight": math.nan, "input": report.gradient}[step]
-                    dispatch.note(
-                        _OPERATORS[stage.kind], step, kernel, density, stage.layer if layer is None else layer
-                    )
+                    dispatch.note(_OPERATORS[stage.kind], step, kernel, shares[step], name)

@@ -13,8 +13,8 @@ Kind = Literal["current", "linear", "conv2d"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 CURVES: tuple[Surrogate, ...] = get_args(Surrogate)
-# Sides in pixels, the largest that the kernels of a stage take.
-MAX_KERNEL, MAX_POOL = 7, 11
+# Pixels, the largest side of a pooled area: the kernels count the spikes of one in 7 bits.
+MAX_POOL = 11
 
 
 class Neuron(NamedTuple):
@@ -137,10 +137,6 @@ def conv_stage(
         return refused
     if k != other:
         return Refused(f"kernel {k}x{other}: the CPU kernels take square ones")
-    if k > MAX_KERNEL:
-        return Refused(f"kernel {k}x{k}: the CPU kernels take at most {MAX_KERNEL}x{MAX_KERNEL}")
-    if stride != 1:
-        return Refused(f"stride {stride}: the CPU kernels take stride 1")
     if min(size[1:]) // pool + 2 * padding < k:
         return Refused(f"kernel {k}x{k}: larger than its input of {size[1] // pool}x{size[2] // pool}")
     return Stage("conv2d", C, size[1], size[2], pool, M, k, stride, padding, bias, neuron)
