@@ -82,6 +82,9 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, names: Sequence
     parts, ends, reason = _parts(modules, x.device.type)
     pieces = tuple(part.piece for part in parts)
     stages, used, why = _joined(pieces, tuple(x.shape[2:]), packed)
+    curves = {stage.neuron.surrogate for stage in stages if stage.neuron is not None}
+    if lacking := dispatch.why_not_fused(others=(x.bits if isinstance(x, Spikes) else x,), curves=curves):
+        return Run(reason=lacking)
     length = ends[used - 1] if used else 0
     parameters = [tensor for part in parts[:used] for tensor in part.tensors]
     if names:

@@ -14,7 +14,7 @@ from stbp.ops.neuron.op import NeuronStruct
 from stbp.ops.stage import KINDS, Neuron, Stage
 
 _OPERATORS = {"current": "lif", "linear": "linear", "conv2d": "conv2d"}
-
+FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 _NO_NEURON = Neuron(0, 0, 0, 0, 0, 0, 1, 1, "rectangle")  # of a stage that has none
 
 
@@ -56,12 +56,6 @@ def _word(structure: type[ctypes.Structure], name: str, before: int = 0) -> int:
 
 
 _OUT, _GRAD, _KEPT, _REST, _REPORT = (_word(_Window, name) for name in ("out", "grad", "window", "rest", "report"))
-
-
-@functools.cache
-def paths() -> tuple[str, ...]:
-    """Return the names of what the kernels report to have run, by their numbers."""
-    return tuple(native.names("stbp_paths"))
 
 
 def _rows(stages: Sequence[Stage]) -> ctypes.Array[_Stage]:
@@ -156,6 +150,6 @@ class Call:
             shares = {"forward": report.events, "weight": math.nan, "input": report.gradient}
             name = stage.layer if layer is None else layer
             for step in steps:
-                kernel = paths()[getattr(report, step)]
+                kernel = native.paths()[getattr(report, step)]
                 if kernel:
                     dispatch.note(_OPERATORS[stage.kind], step, kernel, shares[step], name)

@@ -4,10 +4,10 @@ import functools
 import importlib.util
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -65,7 +65,7 @@ def watch() -> Iterator[list[Path]]:
 
 def watched() -> bool:
     """True if somebody collects records."""
-    return _seen.get() is not None
+    return not torch.compiler.is_compiling() and _seen.get() is not None
 
 
 def layer(name: str) -> AbstractContextManager[None]:
@@ -155,12 +155,13 @@ def traced() -> bool:
     return torch._C._get_tracing_state() is not None
 
 
-def why_not(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> str:
+def why_not(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = (), curves: Iterable[str] = ()) -> str:
     """Return why the compiled CPU kernels do not serve these tensors; empty if they do.
 
     Args:
         tensors: have to be float32 and on the CPU.
         others: have to be on the CPU.
+        curves: surrogates that the kernels have to know.
     """
     for tensor in (*tensors, *others):
         if tensor is not None and tensor.device.type != "cpu":
@@ -175,7 +176,24 @@ def why_not(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) 
     if native.kernels() is None:
         native.warn_once()
         return native.why_not()
+    for curve in curves:
+        if curve not in native.curves():
+            return f"surrogate {curve}: the compiled kernels know {', '.join(native.curves())}"
     return ""
+
+
+def choose(
+    *tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = (), curves: Iterable[str] = ()
+) -> tuple[Literal["compiled", "triton", "reference"], str]:
+    """Return what computes on these tensors, and why no kernel does; arguments as `why_not`."""
+    why = why_not(*tensors, others=others, curves=curves)
+    if not why:
+        return "compiled", ""
+    gpu = _why_not_triton(*tensors, *others, curves=curves)
+    if not gpu:
+        return "triton", ""
+    on_cpu = all(tensor is None or tensor.device.type == "cpu" for tensor in (*tensors, *others))
+    return "reference", why if on_cpu and not _interpreted.get() else gpu
 
 
 def compiled(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
@@ -198,11 +216,19 @@ def interpreted() -> Iterator[None]:
         yield
 
 
-def why_not_fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> str:
-    """Return why a run of layers on these tensors cannot be one operator, `chain`; empty if it can."""
-    why = why_not(*tensors, others=others)
-    on_gpu = why and triton(*tensors, *others) and all(t is None or t.dtype == torch.float32 for t in tensors)
-    return "" if on_gpu else why
+def why_not_fused(
+    *tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = (), curves: Iterable[str] = ()
+) -> str:
+    """Return why a run of layers cannot be one operator, `chain`, on the CPU or on a GPU; empty if it can.
+
+    Args:
+        tensors, others: as `why_not`.
+        curves: surrogates of its neurons.
+    """
+    way, why = choose(*tensors, others=others, curves=curves)
+    if way == "triton" and any(tensor is not None and tensor.dtype != torch.float32 for tensor in tensors):
+        return "bfloat16: a fused run takes float32"
+    return why
 
 
 def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
@@ -212,13 +238,26 @@ def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) ->
 
 def triton(*tensors: torch.Tensor | None) -> bool:
     """True if the Triton kernels serve these tensors: on a CUDA device, floating ones in float32 or bfloat16."""
+    return not _why_not_triton(*tensors)
+
+
+def _why_not_triton(*tensors: torch.Tensor | None, curves: Iterable[str] = ()) -> str:
     device = "cpu" if _interpreted.get() else "cuda"
     for tensor in tensors:
         if tensor is not None and tensor.device.type != device:
-            return False
+            return f"a tensor on {tensor.device.type}, where no kernels are"
         if tensor is not None and tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.bfloat16):
-            return False
-    return not _reference.get() and (_interpreted.get() or _has_triton())
+            return f"{str(tensor.dtype).removeprefix('torch.')}: the GPU kernels take float32 and bfloat16"
+    if _reference.get():
+        return _REFERENCE_ONLY
+    if not _interpreted.get() and not _has_triton():
+        return "no Triton: pip install stbp[gpu]"
+    for curve in curves:
+        from stbp.ops.surrogate.gpu import CURVES  # asks for Triton
+
+        if curve not in CURVES:
+            return f"surrogate {curve}: the GPU kernels know {', '.join(CURVES)}"
+    return ""
 
 
 @functools.cache

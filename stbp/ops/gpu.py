@@ -1,6 +1,6 @@
-"""What the Triton kernels share: the interpreter, the surrogates, products with spikes.
+"""Parts that the Triton kernels share: the interpreter, products with spikes.
 
-Triton is needed to import this file; `paths.triton` says whether an operator may. Under `TRITON_INTERPRET=1`, set
+Triton is needed to import this file; `dispatch.triton` says whether an operator may. Under `TRITON_INTERPRET=1`, set
 before the first import, the same kernels run on the CPU: slow, for tests.
 """
 
@@ -13,7 +13,6 @@ import triton.language as tl
 
 INTERPRETED = triton.knobs.runtime.interpret
 SPLIT, FLOAT32, TF32 = (tl.constexpr(i) for i in range(3))  # how a float32 weight is multiplied with a spike
-RECTANGLE, POLYNOMIAL, SIGMOID, GAUSSIAN = (tl.constexpr(i) for i in range(4))  # in the order of ops.surrogate
 NONE, POTENTIALS, BITS = (tl.constexpr(i) for i in range(3))  # what the neurons keep for the backward pass
 
 # A product and the sum behind it round twice, as in the reference: one rounding can decide a spike.
@@ -30,22 +29,6 @@ def packed(fired, BLOCK: tl.constexpr):
     """BLOCK spikes, eight in a byte, as `Spikes` has them."""
     ones = tl.reshape(fired.to(tl.int32), (BLOCK // 8, 8)) << tl.arange(0, 8)[None, :]
     return tl.sum(ones, 1).to(tl.uint8)
-
-
-@triton.jit
-def slope(v, width, SURROGATE: tl.constexpr):
-    """The surrogate h(v) at v = u - threshold: `ops.surrogate`."""
-    v = tl.abs(v)
-    if SURROGATE == RECTANGLE:
-        h = tl.where(v < 0.5 * width, 1 / width, 0.0)
-    elif SURROGATE == POLYNOMIAL:
-        h = tl.maximum(1 / width - v / (width * width), 0.0)
-    elif SURROGATE == SIGMOID:
-        z = tl.exp(-v * (4 / width))
-        h = (4 / width) * z / ((1 + z) * (1 + z))
-    else:
-        h = tl.exp(-3.141592653589793 * (v / width) * (v / width)) / width
-    return h
 
 
 @triton.jit

@@ -79,7 +79,12 @@ class Spikes:
 
     @classmethod
     def packed(cls, o: Tensor) -> Spikes | None:
-        """As `pack`, by the compiled kernel; None where a value is neither 0 nor 1. For float32 on the CPU."""
+        """As `pack`, by the compiled kernel, for float32 on the CPU.
+
+        None where a value is neither 0 nor 1, or where torch's operators are traced, so that none has a value.
+        """
+        if dispatch.traced():
+            return None
         o = o.detach().contiguous()
         n = math.prod(o.shape[2:])
         bits = o.new_empty((*o.shape[:2], (n + 7) // 8), dtype=torch.uint8)

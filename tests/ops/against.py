@@ -1,6 +1,7 @@
 """Kernels against the reference: what the tests of the CPU's and of the GPU's kernels share."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +18,16 @@ def random(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> Te
 
 def spikes(*shape: int, density: float = 0.3, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:
     return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < density).float().to(device)
+
+
+def passes(seen: Sequence[dispatch.Path]) -> list[dispatch.Path]:
+    """Records of what computed; those of which layers ran as one, and why not, are left out."""
+    return [path for path in seen if path.operator not in ("run", "chain")]
+
+
+def kernels(seen: Sequence[dispatch.Path]) -> list[str]:
+    """What computed, pass by pass."""
+    return [path.kernel for path in passes(seen)]
 
 
 def dyadic(net: nn.Network, seed: int = 0) -> nn.Network:

@@ -204,7 +204,7 @@ def test_a_network_is_one_chain_with_the_spikes_of_the_reference(text, shape, ga
         o, grads = run(copy.deepcopy(net).to(DEVICE), x.to(DEVICE), weight.to(DEVICE))
     with dispatch.reference_only():
         want, wanted = run(net, x, weight)
-    assert {path.kernel for path in seen} == {"triton"}
+    assert set(against.kernels(seen)) == {"triton"}
     assert 0.02 < float(want.detach().mean()) < 0.9
     assert torch.equal(o, want)
     for a, b in zip(grads, wanted, strict=True):
@@ -289,7 +289,7 @@ with contextlib.nullcontext() if device == "cuda" else dispatch.interpreted():
             with dispatch.watch() as seen:
                 o = run(given)
                 found.append((o, torch.autograd.grad((o * goal).sum(), list(net.parameters()))))
-            assert seen and all(path.kernel in ("triton", "torch") for path in seen), seen
+            assert seen and all(path.kernel in ("triton", "torch") for path in seen if path.operator not in ("run", "chain")), seen
             assert any(path.kernel == "triton" for path in seen), seen
         assert torch.equal(found[0][0], found[1][0])
         for compiled, eager in zip(found[0][1], found[1][1], strict=True):

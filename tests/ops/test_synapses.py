@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from stbp import Spikes, ops
-from stbp.ops.synapse import conv2d as conv2d_op
-from stbp.ops.synapse import linear as linear_op
-from stbp.ops.synapse import pool as pool_op
+from stbp.ops.synapse import op
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -91,22 +89,20 @@ def test_a_repeated_frame_gives_what_its_copies_give():
 
 def test_the_operators_pass_torchs_own_checks():
     x, w, b = spikes(3, 2, 5).requires_grad_(), random(4, 5).requires_grad_(), random(4).requires_grad_()
-    torch.library.opcheck(linear_op._linear, (x, w, b))
-    torch.library.opcheck(linear_op._linear_spikes, (Spikes.pack(x.detach()).bits, w, None))
+    torch.library.opcheck(op._synapse, (x, [], w, b, 1, 0))
+    torch.library.opcheck(op._synapse, (Spikes.pack(x.detach()).bits, [5], w, None, 1, 0))
     x, w = spikes(3, 2, 2, 5, 5).requires_grad_(), random(4, 2, 3, 3).requires_grad_()
-    torch.library.opcheck(conv2d_op._conv2d, (x, w, b, 1, 0))
-    torch.library.opcheck(conv2d_op._conv2d_spikes, (Spikes.pack(x.detach()).bits, [2, 5, 5], w, None, 1, 0))
-    torch.library.opcheck(pool_op._avg_pool2d, (x, 2))
+    torch.library.opcheck(op._synapse, (x, [], w, b, 1, 0))
+    torch.library.opcheck(op._synapse, (Spikes.pack(x.detach()).bits, [2, 5, 5], w, None, 1, 0))
 
 
 def test_the_operators_pass_torchs_checks_on_input_in_another_memory_order():
     x = spikes(3, 2, 6, 6, 4).permute(0, 1, 4, 2, 3).requires_grad_()
     w = random(5, 4, 3, 3).requires_grad_()
-    torch.library.opcheck(conv2d_op._conv2d, (x, w, None, 1, 0))
-    torch.library.opcheck(pool_op._avg_pool2d, (x, 2))
-    torch.library.opcheck(linear_op._linear, (spikes(5, 2, 3).permute(2, 1, 0), random(4, 5), None))
-    backward = (random(3, 2, 4, 4, 5).permute(0, 1, 4, 2, 3), x.detach(), w.detach(), 1, 0, [True] * 3)
-    torch.library.opcheck(conv2d_op._conv2d_backward, backward, test_utils=("test_schema", "test_faketensor"))
+    torch.library.opcheck(op._synapse, (x, [], w, None, 1, 0))
+    torch.library.opcheck(op._synapse, (spikes(5, 2, 3).permute(2, 1, 0), [], random(4, 5), None, 1, 0))
+    backward = (random(3, 2, 4, 4, 5).permute(0, 1, 4, 2, 3), x.detach(), [], w.detach(), 1, 0, [True] * 3)
+    torch.library.opcheck(op._synapse_backward, backward, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +110,7 @@ def test_the_operators_pass_torchs_checks_on_input_in_another_memory_order():
     [
         (lambda: ops.linear(torch.zeros(2, 3, 5), torch.zeros(4, 6)), r"\[T, B, 6\].* got \[2, 3, 5\]"),
         (lambda: ops.conv2d(torch.zeros(2, 3, 1, 5, 5), torch.zeros(4, 2, 3, 3)), r"\[T, B, 2, H, W\]"),
-        (lambda: ops.conv2d(torch.zeros(2, 3, 2, 5, 2), torch.zeros(4, 2, 3, 3)), "smaller than the 3-wide kernel"),
+        (lambda: ops.conv2d(torch.zeros(2, 3, 2, 5, 2), torch.zeros(4, 2, 3, 3)), "smaller than the 3x3 kernel"),
         (lambda: ops.avg_pool2d(torch.zeros(2, 3, 2, 5, 5), 6), "at least k = 6"),
     ],
 )

@@ -5,13 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stbp.ops import dispatch
-from stbp.ops.call import Call, saved_bytes
+from stbp.ops.autograd import check_once, check_plain
+from stbp.ops.call import FLOAT, Call, saved_bytes
 from stbp.ops.stage import Stage, decode, encode
-
-_FLOAT: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever torch's defaults are
 
 
 def _run(x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], save: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -21,7 +19,7 @@ def _run(x: Tensor, parameters: Sequence[Tensor], stages: Sequence[Stage], save:
         out, saved = gpu.forward(x, parameters, stages, save)
         return out, saved, saved.new_empty(0)
     call = Call(x, stages, parameters, save)
-    out = torch.empty((*x.shape[:2], *stages[-1].outputs), **_FLOAT)
+    out = torch.empty((*x.shape[:2], *stages[-1].outputs), **FLOAT)
     window, rest = (torch.empty(size, dtype=torch.uint8, device="cpu") for size in call.form.saved)
     if out.numel():
         call.keep(window, rest)
@@ -64,7 +62,7 @@ def _run_back(
         from stbp.ops.chain import gpu
 
         return gpu.backward(grad, x, window, parameters, stages, needs)
-    grads = [torch.empty(t.shape if need else 0, **_FLOAT) for t, need in zip((x, *parameters), needs, strict=True)]
+    grads = [torch.empty(t.shape if need else 0, **FLOAT) for t, need in zip((x, *parameters), needs, strict=True)]
     if not grad.numel():
         return [g.zero_() for g in grads]
     call = Call(x, stages, parameters, True)
@@ -95,20 +93,33 @@ def _(grad, x, window, rest, parameters, layout, numbers, needs):
     return [torch.empty(t.shape if need else 0, dtype=torch.float32, device=grad.device) for t, need in tensors]
 
 
+def _keep(ctx: Any, stages: Sequence[Stage], tensors: Sequence[Tensor]) -> None:
+    ctx.stages = stages
+    ctx.save_for_backward(*tensors)
+
+
+def _gradients(ctx: Any, grad: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
+    """Gradients of x and the parameters, None where they are not needed."""
+    check_once("a run of layers")
+    x, window, rest, *parameters = ctx.saved_tensors
+    check_plain("a run of layers", grad)
+    if _direct(grad):
+        found = _run_back(grad, ctx.saved_tensors, ctx.stages, needs)
+    else:
+        found = _chain_backward(grad, x, window, rest, parameters, *encode(ctx.stages), needs)
+    return [g if need else None for g, need in zip(found, needs, strict=True)]
+
+
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
-    x, parameters, ctx.layout, ctx.numbers, _ = inputs
-    ctx.save_for_backward(x, *output[1:], *parameters)
+    x, parameters, layout, numbers, _ = inputs
+    _keep(ctx, decode(layout, numbers), (x, *output[1:], *parameters))
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple:
-    x, window, rest, *parameters = ctx.saved_tensors
-    if grad is None:
-        return None, [None] * len(parameters), None, None, None
     needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[1]]
-    grads = _chain_backward(grad, x, window, rest, parameters, ctx.layout, ctx.numbers, needs)
-    found = [g if need else None for g, need in zip(grads, needs, strict=True)]
+    found = [None] * len(needs) if grad is None else _gradients(ctx, grad, needs)
     return found[0], found[1:], None, None, None
 
 
@@ -116,26 +127,26 @@ _chain.register_autograd(_backward, setup_context=_setup)
 
 
 class _Direct(torch.autograd.Function):
-    """`stbp::chain` without the dispatcher, whose Python layers take 0.3 ms of a step: as much as the loss and half of
-    the optimiser of 784-800-10."""
+    """`stbp::chain` without the dispatcher, whose Python layers take longer than the loss."""
 
     @staticmethod
     def forward(ctx, stages, save, x, *parameters):
         out, window, rest = _run(x, parameters, stages, save)
-        ctx.save_for_backward(x, window, rest, *parameters)
-        ctx.stages = stages
+        _keep(ctx, stages, (x, window, rest, *parameters))
         return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        needs = ctx.needs_input_grad[2:]
-        found = _run_back(grads[0], ctx.saved_tensors, ctx.stages, needs)
-        return None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return None, None, *_gradients(ctx, grads[0], ctx.needs_input_grad[2:])
+
+
+def _direct(x: Tensor) -> bool:
+    """True if nobody needs to see the operator called by torch's dispatcher."""
+    return type(x) is Tensor and not dispatch.traced()
 
 
 def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> Tensor:
-    """Output of a run of stages over a window; its definition is the composition of their operators (reference.py).
+    """Return the output of a run of stages over a window: the composition of their operators, as in reference.py.
 
     Args:
         x: packed spikes `[T, B, ceil(N/8)]`, or for a first stage of kind `current` its current `[T, B, ...]`.
@@ -144,40 +155,14 @@ def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> T
 
     Returns:
         spikes of the last stage, `[T, B, ...]`.
+
+    Raises:
+        NotImplementedError: `torch.func` transforms, forward-mode derivatives, a second derivative.
     """
     save = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *parameters))
-    if type(x) is Tensor and not dispatch.traced():
+    check_plain("a run of layers", x, *parameters)
+    if _direct(x):
         out = _Direct.apply(tuple(stages), save, x, *parameters)
         assert isinstance(out, Tensor)
         return out
     return _chain(x, parameters, *encode(stages), save)[0]
-
-
-def synapse(bits: Tensor, stage: Stage, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The current `[T, B, ...]` that a synapse alone makes of packed spikes; a frame's sum is the same in any window.
-
-    The kernel behind `stbp::linear` and `stbp::conv2d`, not an operator of its own: it has no autograd.
-    """
-    call = Call(bits, [stage], [weight] if bias is None else [weight, bias], False)
-    out = torch.empty((*bits.shape[:2], *stage.outputs), **_FLOAT)
-    if out.numel():
-        call.forward(out)
-        call.note(["forward"], dispatch.current_layer())
-    return out
-
-
-def synapse_backward(
-    grad: Tensor, bits: Tensor, stage: Stage, weight: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor]:
-    """Gradients of weight and bias of `synapse`, each an empty tensor where `needs` says so."""
-    stage = stage._replace(bias=True)
-    grads = [
-        torch.empty(shape if need else 0, **_FLOAT)
-        for shape, need in zip((weight.shape, weight.shape[:1]), needs, strict=True)
-    ]
-    if not grad.numel():
-        return grads[0].zero_(), grads[1].zero_()
-    call = Call(bits, [stage], [weight, grads[1]], True)  # what a bias holds is not read on the way back
-    call.backward(grad.contiguous(), [bits, *grads], [False, *needs])
-    call.note(["weight"], dispatch.current_layer())
-    return grads[0], grads[1]

@@ -9,7 +9,7 @@ from stbp.ops.neuron import reference as lif
 from stbp.ops.stage import Stage
 from stbp.ops.synapse import conv2d_reference as conv2d
 from stbp.ops.synapse import linear_reference as linear
-from stbp.ops.synapse import pool_reference as pool
+from stbp.ops.synapse.pool import avg_pool2d
 
 
 def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> Tensor:
@@ -23,7 +23,7 @@ def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> T
     for stage in stages:
         if stage.kind != "current":
             x = x.reshape(*x.shape[:2], stage.C, stage.H, stage.W)
-            x = pool.avg_pool2d(x, stage.pool) if stage.pool > 1 else x
+            x = avg_pool2d(x, stage.pool) if stage.pool > 1 else x
             weight, bias = next(given), next(given) if stage.bias else None
             if stage.kind == "linear":
                 x = linear.linear(x.flatten(2), weight, bias)

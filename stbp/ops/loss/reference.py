@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def rate_mse(o: Tensor, y: Tensor) -> Tensor:
-    """Half the squared distance of firing rate and one-hot label, mean over samples; arguments as `loss.rate_mse`."""
+    """Return half the squared distance of firing rate and label, mean over samples; arguments as `loss.rate_mse`."""
     rate = o.mean(0)
-    target = torch.zeros_like(rate).scatter_(1, y[:, None], 1.0)
+    target = torch.zeros_like(rate).scatter(1, y[:, None], 1.0)
     return torch.nn.functional.mse_loss(rate, target, reduction="sum") / (2 * len(y))

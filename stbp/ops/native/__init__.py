@@ -22,6 +22,8 @@ class _Loaded(NamedTuple):
     library: ctypes.CDLL | None
     isa: str | None = None
     why_not: str = ""
+    curves: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
 
 class _Symbol(ctypes.Structure):  # Dl_info of dlfcn.h
@@ -51,21 +53,19 @@ def call(name: str, *arguments: Any) -> Any:
     return getattr(library, name)(*arguments)
 
 
-def names(function: str) -> list[str]:
-    """Return the names that a function of the loaded library lists, in the order of their numbers.
-
-    Raises:
-        RuntimeError: there is none.
-    """
-    library = kernels()
-    if library is None:
-        raise RuntimeError(why_not())
-    return ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(",")
-
-
 def isa() -> str | None:
     """The instruction set of the loaded kernels, None without kernels."""
     return _load().isa
+
+
+def curves() -> tuple[str, ...]:
+    """Names of the surrogates that the loaded kernels know, in the order of their numbers; none without kernels."""
+    return _load().curves
+
+
+def paths() -> tuple[str, ...]:
+    """Names of what the loaded kernels report to have run, in the order of their numbers; none without kernels."""
+    return _load().paths
 
 
 def supported() -> list[str]:
@@ -119,7 +119,13 @@ def _load() -> _Loaded:
         return _Loaded(None, why_not=why)
     isa = usable[0] if wanted == "auto" else wanted
     _warn_if_stale(_path(isa))
-    return _Loaded(ctypes.CDLL(str(_path(isa))), isa)
+    library = ctypes.CDLL(str(_path(isa)))
+    return _Loaded(library, isa, curves=_names(library, "stbp_curves"), paths=_names(library, "stbp_paths"))
+
+
+def _names(library: ctypes.CDLL, function: str) -> tuple[str, ...]:
+    """The names that a function lists, separated by commas."""
+    return tuple(ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(","))
 
 
 @functools.cache

@@ -12,8 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, packed, slope
-from stbp.ops.stage import CURVES, Neuron
+from stbp.ops.gpu import BITS, NONE, POTENTIALS, ROUNDED_TWICE, on, packed
+from stbp.ops.stage import Neuron
+from stbp.ops.surrogate.gpu import CURVES
 
 
 @triton.jit(do_not_specialize=["T", "B"])
@@ -82,7 +83,7 @@ def _backward(
     grad_o, grad_u, us, fired_words, inside_words, u0, o0, grad_x, grad_u0, grad_o0,
     T, B, N, step, sample, element, H, W, PH, PW,
     keep0, keep1, slope0, slope1, threshold, width,
-    KEEP: tl.constexpr, STATE: tl.constexpr, SURROGATE: tl.constexpr, POOL: tl.constexpr, BLOCK: tl.constexpr,
+    KEEP: tl.constexpr, STATE: tl.constexpr, CURVE: tl.constexpr, POOL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A program: BLOCK neurons of one sample, all steps backward. The gradient may lie behind POOL x POOL pooling."""
     blocks = tl.cdiv(N, BLOCK)
@@ -110,7 +111,7 @@ def _backward(
         t = T - 1 - back
         delta = tl.load(grad_o, given, 0.0).to(tl.float32) / (POOL * POOL) + from_o
         if KEEP == POTENTIALS:
-            h = slope(u - threshold, width, SURROGATE)
+            h = CURVE(u - threshold, width)
         else:
             h = tl.where(((inside_word >> (t % 32)) & 1) != 0, 1 / width, 0.0)
         eps = delta * h + from_u
@@ -228,7 +229,7 @@ def launch_backward(
             grad_o, state[0] if state else saved, saved, first, second,
             *(state[1:] if state else (saved, saved)), grad_x, *(state_grads or (saved, saved)),
             T, B, N, *strides, H, W, H // k, W // k, *neuron[2:-1],
-            KEEP=keep, STATE=state is not None, SURROGATE=CURVES.index(neuron.surrogate),
+            KEEP=keep, STATE=state is not None, CURVE=CURVES[neuron.surrogate],
             POOL=k, BLOCK=block, **ROUNDED_TWICE,
         )  # fmt: skip
 

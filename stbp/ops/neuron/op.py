@@ -10,9 +10,10 @@ from torch import Tensor
 
 from stbp.names import GateName, Surrogate
 from stbp.ops import dispatch, native
+from stbp.ops.autograd import check_once, check_plain
 from stbp.ops.neuron import reference
 from stbp.ops.neuron.reference import Gate
-from stbp.ops.stage import CURVES, Neuron
+from stbp.ops.stage import Neuron
 from stbp.ops.surrogate import curves as surrogates
 
 
@@ -29,13 +30,21 @@ def zero_state(x: Float[Tensor, "T B *N"]) -> State:
 
 
 class NeuronStruct(ctypes.Structure):
-    """A neuron's constants as the compiled kernels take them: `Neuron` in lif.h."""
+    """A neuron's constants as the compiled kernels take them: `Lif` in lif.h."""
 
     _fields_ = (*((name, ctypes.c_float) for name in Neuron._fields[:-1]), ("surrogate", ctypes.c_int32))
 
     @classmethod
     def of(cls, neuron: Neuron) -> "NeuronStruct":
-        return cls(*neuron[:-1], CURVES.index(neuron.surrogate))
+        """Return the constants in C's layout.
+
+        Raises:
+            ValueError: the kernels do not know the surrogate.
+        """
+        if neuron.surrogate not in native.curves():
+            known = ", ".join(native.curves())
+            raise ValueError(f"surrogate {neuron.surrogate!r} has no compiled kernel; they know {known}")
+        return cls(*neuron[:-1], native.curves().index(neuron.surrogate))
 
 
 @torch.library.custom_op("stbp::lif", mutates_args=())
@@ -52,15 +61,14 @@ def _lif(
     `constants` are those of a `Neuron` in its order, without the surrogate.
     """
     neuron = Neuron._make((*constants, surrogate))
-    why = dispatch.why_not(x, u, o)
-    if not why:
+    way, why = dispatch.choose(x, u, o, curves=(surrogate,))
+    if way == "compiled":
         return _compiled(x, u, o, neuron, save)
-    if dispatch.triton(x, u, o):
+    dispatch.note("lif", "forward", way, reason=why)
+    if way == "triton":
         from stbp.ops.neuron import gpu
 
-        dispatch.note("lif", "forward", "triton")
         return gpu.lif(x, u, o, neuron, save)
-    dispatch.note("lif", "forward", "reference", reason=why)
     us, os = reference.lif(x, u, o, neuron.forward_gate, neuron.threshold)
     return os, us[-1].clone(), us if save else x.new_empty(0)
 
@@ -81,7 +89,7 @@ def _compiled(x: Tensor, u: Tensor, o: Tensor, neuron: Neuron, save: bool) -> tu
 @_lif.register_fake
 def _(x, u, o, constants, surrogate, save):
     saved = x.new_empty(x.shape if save else 0)
-    if dispatch.triton(x, u, o):
+    if dispatch.choose(x, u, o, curves=(surrogate,))[0] == "triton":
         from stbp.ops.neuron import gpu
 
         saved = gpu.saved_like(x, Neuron._make((*constants, surrogate)), save)
@@ -99,15 +107,16 @@ def _lif_backward(
     surrogate: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     neuron = Neuron._make((*constants, surrogate))
-    why = dispatch.why_not(grad_o, saved)
-    if not why:
+    way, why = dispatch.choose(grad_o, grad_u, curves=(surrogate,))
+    if way == "compiled":
         return _compiled_backward(grad_o, grad_u, saved, u, o, neuron)
-    if dispatch.triton(grad_o, grad_u) or saved.dtype == torch.int32:  # bits: what the GPU's forward pass kept
+    if saved.dtype == torch.int32:  # bits: what the GPU's forward pass kept
+        way, why = "triton", ""
+    dispatch.note("lif", "input", way, reason=why)
+    if way == "triton":
         from stbp.ops.neuron import gpu
 
-        dispatch.note("lif", "input", "triton")
         return gpu.lif_backward(grad_o, grad_u, saved, u, o, neuron)
-    dispatch.note("lif", "input", "reference", reason=why)
     *_, threshold, width, _ = neuron
     return reference.lif_backward(grad_o, grad_u, saved, u, o, neuron.backward_gate, threshold, surrogate, width)
 
@@ -137,6 +146,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
 
 
 def _backward(ctx: Any, grad_o: Tensor, grad_u: Tensor, _: Tensor) -> tuple:
+    check_once("lif")
     with dispatch.layer(ctx.layer):
         return *_lif_backward(grad_o, grad_u, *ctx.saved_tensors, *ctx.neuron), None, None, None
 
@@ -174,7 +184,9 @@ def lif(
     gate: GateName | Gate = "linear",
     state: State | None = None,
 ) -> Float[Tensor, "T B *N"] | tuple[Float[Tensor, "T B *N"], State]:
-    """The iterative leaky integrate-and-fire neuron over a window (paper, eq. 4 to 7), with its exact gradient.
+    """Return the spikes of iterative leaky integrate-and-fire neurons over a window (paper, eq. 4 to 7).
+
+    The gradient is exact, with the surrogate in place of the step's derivative.
 
     Equivalent to, for t = 1..T:  u = u * f(o) + x[t];  o = (u >= threshold)
 
@@ -193,11 +205,13 @@ def lif(
 
     Raises:
         ValueError: an argument out of its range; the message names it, the rule and the value.
+        NotImplementedError: `torch.func` transforms, forward-mode derivatives, a second derivative.
     """
     check_neuron(decay, threshold, surrogate, width, gate)
     if x.dim() < 2 or x.shape[0] == 0 or not x.is_floating_point():
         raise ValueError(f"x must be floating point [T, B, ...] with T >= 1; got {x.dtype} {list(x.shape)}")
     start = zero_state(x) if state is None else state
+    check_plain("lif", x, *start)
     for part, value in start._asdict().items():
         if value.shape != x.shape[1:] or value.dtype != x.dtype:
             raise ValueError(
@@ -211,6 +225,12 @@ def lif(
 
 def check_neuron(decay: float, threshold: float, surrogate: str, width: float, gate: str | Gate) -> None:
     """Raise ValueError, naming argument, rule and value, unless these describe a neuron."""
+    for name, value in (("decay", decay), ("threshold", threshold), ("width", width)):
+        if isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} must be a number, for constants that are learnt, or one for each neuron, are not built yet; got "
+                f"a {type(value).__name__} of {list(value.shape)}: give a number (of a tensor of one value, its item())"
+            )
     if not 0 <= decay < 1:
         raise ValueError(f"decay must lie in [0, 1): it is the share of u kept from one step to the next; got {decay}")
     if not 1e-30 < threshold < float("inf"):

@@ -155,30 +155,37 @@ def _weight_gradient(
     tl.store(out + place, total * scale, (m < M) & (tap < taps))
 
 
+def _as_maps(size: Sequence[int], weight: Tensor, stride: int, pad: int) -> tuple[tuple[int, int, int], Geometry]:
+    """Size of the input as maps, (C, H, W), and the geometry of the synapse: a linear one has maps of one pixel."""
+    C, H, W = (*size, 1, 1)[:3]
+    return (C, H, W), Geometry.of((C, H, W), weight.shape[-1] if weight.dim() == 4 else 1, stride, pad)
+
+
 def spikes_forward(
-    bits: Tensor, size: tuple[int, int, int], weight: Tensor, bias: Tensor | None, stride: int, pad: int
+    bits: Tensor, size: Sequence[int], weight: Tensor, bias: Tensor | None, stride: int, pad: int
 ) -> Tensor:
-    """Currents `[T, B, M, OH, OW]` of packed spikes of maps of `size`, (C, H, W)."""
+    """Currents `[T, B, M, OH, OW]` of packed spikes of maps of `size`, (C, H, W); of `(N,)`, `[T, B, M]`."""
     T, B = bits.shape[:2]
-    geometry = Geometry.of(size, weight.shape[-1], stride, pad)
+    maps, geometry = _as_maps(size, weight, stride, pad)
     out = weight.new_empty((T * B, len(weight), geometry.OH, geometry.OW))
-    return forward(counts(bits, size, 1), weight, bias, geometry, 1.0, out).unflatten(0, (T, B))
+    found = forward(counts(bits, maps, 1), weight, bias, geometry, 1.0, out)
+    return found.view(T, B, len(weight), *found.shape[2:] if weight.dim() == 4 else ())
 
 
 def spikes_backward(
     grad: Tensor,
     bits: Tensor,
-    size: tuple[int, int, int],
+    size: Sequence[int],
     weight: Tensor,
     stride: int,
     pad: int,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
     """Gradients of weight and bias, each an empty tensor where `needs` says so."""
-    geometry, eps = Geometry.of(size, weight.shape[-1], stride, pad), grad.flatten(0, 1).contiguous()
-    none = grad.new_empty(0)
-    found = weight_gradient(counts(bits, size, 1), eps, tuple(weight.shape), geometry, 1.0) if needs[0] else none
-    return found, eps.sum((0, 2, 3)) if needs[1] else none
+    maps, geometry = _as_maps(size, weight, stride, pad)
+    eps, none = grad.flatten(0, 1).contiguous(), grad.new_empty(0)
+    found = weight_gradient(counts(bits, maps, 1), eps, tuple(weight.shape), geometry, 1.0) if needs[0] else none
+    return found, eps.sum((0, *range(2, eps.dim()))) if needs[1] else none
 
 
 def _how() -> int:
