@@ -133,7 +133,6 @@ def build_network(experiment: Experiment, input_rate: float) -> nn.Network:
     )
 
 
-@torch.no_grad()
 def predictions(
     net: torch.nn.Module,
     batches: Iterable[Batch],
@@ -144,7 +143,7 @@ def predictions(
     for x, y in batches:
         if stop():
             return
-        with evaluating(net):
+        with torch.no_grad(), evaluating(net):
             o = net(x)
         yield predict(read_out(o, readout)), y
 
