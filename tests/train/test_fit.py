@@ -374,6 +374,23 @@ def test_a_run_from_before_a_field_existed_is_read_with_its_default(tmp_path: Pa
     assert stbp.load_run(tmp_path).experiment == SMALL.replace(epochs=1)
 
 
+OLD = Path(__file__).parent / "run_of_8bf525b"  # two epochs, when settings were flat and kernels strings
+
+
+def test_a_run_begun_by_an_older_version_is_read_and_goes_on(tmp_path: Path):
+    shutil.copytree(OLD, tmp_path / "run")
+    before = stbp.load_run(tmp_path / "run")
+    assert stbp.evaluate(before).accuracy == pytest.approx(before.test_accuracy, abs=0.03)
+    listener, longer = Listener(), before.experiment.replace(epochs=4)
+    run = stbp.fit(longer, out=tmp_path / "run", resume=True, report=listener)
+    assert any("at epoch 3, step 1" in text for text in listener.said)
+    assert run.history[:2] == before.history
+    whole = stbp.fit(longer, report=Silent())  # on another machine sums may round differently
+    for a, b in zip(run.network.parameters(), whole.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.1, atol=0.05)
+    assert not equal(weights(run), weights(before))
+
+
 def test_resume_without_a_folder_is_an_error():
     with pytest.raises(ValueError, match="resume has no effect without out"):
         stbp.fit(SMALL, resume=True, report=Silent())

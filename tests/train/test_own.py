@@ -192,14 +192,19 @@ def test_images_become_windows_by_t_and_encoding():
 
     def learnt(x: Any, **fields: Any) -> Run:
         given = (x, x) if isinstance(x, ImageSet) else ((x, y), (x, y))
-        return stbp.fit(nn.build("4x4-8-2", surrogate="sigmoid", width=2.0), *given, **{**FIELDS, **fields}, report=Silent())
+        return stbp.fit(
+            nn.build("4x4-8-2", surrogate="sigmoid", width=2.0), *given, **{**FIELDS, **fields}, report=Silent()
+        )
 
     run = learnt(images, T=6)
     assert run.test_accuracy > 0.9
     assert run.shape == (1, 4, 4)
     assert equal(learnt(ImageSet(images, y, ("a", "b")), T=6).network, run.network)
     bound = Windows(ImageSet(images, y, ("a", "b")), Window(T=6))
-    assert equal(stbp.fit(nn.build("4x4-8-2", surrogate="sigmoid", width=2.0), bound, bound, report=Silent(), **FIELDS).network, run.network)
+    assert equal(
+        stbp.fit(nn.build("4x4-8-2", surrogate="sigmoid", width=2.0), bound, bound, report=Silent(), **FIELDS).network,
+        run.network,
+    )
     assert learnt(images.float() / 255, T=6).test_accuracy > 0.9
     assert learnt(images, T=2, encoding="static").test_accuracy > 0.9
     moved = learnt(images, T=6, shift=1)
@@ -367,9 +372,14 @@ def test_a_parameter_without_a_gradient_is_told_and_a_frozen_one_is_not():
 @pytest.mark.skipif(native.kernels() is None, reason="needs the compiled kernels")
 def test_kernels_that_ran_are_told_where_layers_run_one_by_one():
     """At 8bf525b the summary said "reference" for layers that a rate penalty keeps apart."""
-    for fields in ({}, {"rate_penalty": 0.1}):
+    without: dict[str, Any] = {}
+    for fields in (without, {"rate_penalty": 0.1}):
         run = stbp.fit("digits-mlp", network="64-20-10", T=3, epochs=1, report=Silent(), **fields)
-        kernels = [record["kernels"] for record in run.summary["kernels"] if record["title"].split(" (")[1].startswith("Linear")]
+        kernels = [
+            record["kernels"]
+            for record in run.summary["kernels"]
+            if record["title"].split(" (")[1].startswith("Linear")
+        ]
         assert len(kernels) == 2
         assert all(kernel["forward"] != "reference" for kernel in kernels), fields
 
