@@ -330,17 +330,17 @@ class Own(Fields):
 def _hints(cls: type[Fields]) -> dict[str, tuple[Any, tuple[Range, ...]]]:
     """The type of every field, and its ranges."""
     found = {}
-    for name, kind in get_type_hints(cls, include_extras=True).items():
-        bare, *rules = get_args(kind) if get_origin(kind) is Annotated else (kind,)
-        found[name] = bare, tuple(rule for rule in rules if isinstance(rule, Range))
+    for name, written in get_type_hints(cls, include_extras=True).items():
+        kind, *rules = get_args(written) if get_origin(written) is Annotated else (written,)
+        found[name] = kind, tuple(rule for rule in rules if isinstance(rule, Range))
     return found
 
 
 @cache
 def _part(cls: type[Fields], name: str) -> type[Fields] | None:
     """The class of a field that is a part, `Window` of `Window | None` too; None of all others."""
-    hint = _hints(cls)[name][0]
-    kinds = get_args(hint) or (hint,)
+    kind = _hints(cls)[name][0]
+    kinds = get_args(kind) or (kind,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Fields)), None)
 
 
@@ -369,13 +369,13 @@ def default(name: str) -> Any:
     return _defaults(Experiment).get(name)
 
 
-def _check(name: str, value: object, hint: object, rules: tuple[Range, ...]) -> None:
+def _check(name: str, value: object, kind: object, rules: tuple[Range, ...]) -> None:
     """Raise ValueError unless the value is of the field's type, where an int will do for a float, and in its range."""
-    if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise ValueError(f"{name} must be one of {', '.join(get_args(hint))}; got {value!r}")
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}; got {value!r}")
         return
-    types = cast(tuple[type, ...], get_args(hint) or (hint,))
+    types = cast(tuple[type, ...], get_args(kind) or (kind,))
     allowed = (*types, int) if float in types else types
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in types):
         words = " or ".join("nothing" if t is type(None) else t.__name__ for t in types)

@@ -1,4 +1,18 @@
-"""`fit`: the training loop, readable from top to bottom."""
+"""`fit`: the training loop, readable from top to bottom.
+
+Samples are a pair `(x, y)` of tensors, anything that keeps `stbp.data.DataSet`, a `torch.utils.data.Dataset` or a
+`DataLoader`. `x` holds windows `[N, T, ...]`, sample first, as do the items of a Dataset (`[T, ...]`) and the batches
+of a DataLoader (`[B, T, ...]`); the network gets them time first. With `T=10` a pair, or an `ImageSet`, holds images
+`[N, ...]`, uint8 or float in [0, 1], which become windows by `encoding`. `y` holds class numbers, int64.
+
+A DataLoader decides order, batch size and workers itself. Its generator and torch's random numbers are set anew in
+every epoch and batch, so a resumed run equals one never stopped, unless its samples depend on random numbers of others
+than torch.
+
+Steps run in training mode, all else in evaluation mode; afterwards the network is in the mode that it had. What torch
+draws in a step (Dropout) follows from seed, epoch and step alone, and torch's own random numbers are left as they were.
+With `average`, what is evaluated and returned is a copy of the network that holds the averaged weights.
+"""
 
 import contextlib
 import dataclasses
@@ -47,22 +61,11 @@ def fit(
     after_epoch: Callable[[dict[str, Any]], object] | None = None,
     **fields: Any,
 ) -> Run:
-    """Train a network, evaluate it after every epoch, and return what came out.
-
-    Steps run in training mode, all else in evaluation mode; afterwards the network is in the mode that it had. What
-    torch draws in a step (Dropout) follows from seed, epoch and step alone, and torch's own numbers are left as they
-    were.
+    """Train a network in place, evaluate it after every epoch, and return what came out.
 
     Args:
-        net: any module that maps a window `[T, B, ...]` to `[T, B, K]`; of K outputs the one with the largest sum over
-            time is the answer. It is trained in place and moved to the device.
-        train, test: a pair `(x, y)` of tensors, anything that keeps `stbp.data.DataSet`, a `torch.utils.data.Dataset`
-            or a `DataLoader`. `x` holds windows `[N, T, ...]`, sample first, as do the items of a Dataset (`[T, ...]`)
-            and the batches of a DataLoader (`[B, T, ...]`); the network gets them time first. With `T=10` it holds
-            images `[N, ...]`, uint8 or float in [0, 1], which become windows by `encoding`. `y` holds class numbers,
-            int64. A DataLoader decides order, batch size and workers itself. Its generator and torch's random numbers
-            are set anew in every epoch and batch, so a resumed run equals one never stopped, unless its samples depend
-            on other random numbers than torch's.
+        net: any module that maps a window `[T, B, ...]` to `[T, B, K]`; the answer is the output with the largest sum.
+        train, test: the samples, as said above.
         settings: what the fields replace; by default those of `stbp.config.Own`.
         loss: a name, or a function from output spikes `[T, B, K]` and class numbers `[B]` to a scalar.
         optimizer: a name, or a function from parameters to an optimiser, whose learning rates the schedule scales.
@@ -72,20 +75,13 @@ def fit(
         graph: replay each step as one CUDA graph, `stbp.train.cuda_graph`; no GPU has run this yet.
         report: gets the progress; the console by default.
         after_epoch: called with the metrics of every epoch; returns True to stop the training.
-        fields: fields of `stbp.config.Training`, such as `epochs`, `batch_size`, `learning_rate`, `schedule`,
-            `average`, `rate_penalty`, `seed`, `validation`, `patience`, `readout`; with images also of
-            `stbp.config.Window`, such as `T`, `encoding`, `shift`.
-
-    Returns:
-        The run; its network is `net`, or with `average` a copy that holds the averaged weights.
+        fields: fields of `stbp.config.Training`, as `epochs=5`; with images of `stbp.config.Window`, as `T=10`.
 
     Raises:
-        ValueError: a field, the data or the folder `out` is not as it must be, or `net` does not fit the data;
-            `DivergedError` if numbers overflow.
+        ValueError: settings, data, `net` or `out` do not go together; `DivergedError` if numbers overflow.
         KeyboardInterrupt: on Ctrl-C, after a checkpoint was written.
     """
-    report = report or Console()
-    folder = None if out is None else Path(out)
+    report, folder = report or Console(), None if out is None else Path(out)
     if resume and folder is None:
         raise ValueError("resume has no effect without out, the folder of the run to go on with")
     settings = _settings(net, train, settings, loss, optimizer, fields)
@@ -96,16 +92,8 @@ def fit(
         how = settings.window if isinstance(settings, Own) else None
         sources = open_pair(train, test, settings.training, how, where)
         shape, classes = _check_fits(net, sources[0], settings)
-        recorded = check(settings.training, sources[0], where) if graph else None
-        learner = Learner(
-            net,
-            settings.training,
-            None if isinstance(loss, str) else loss,
-            None if isinstance(optimizer, str) else optimizer,
-            None if recorded is None else torch.zeros((), device=where),
-        )
-        step_graph = None if recorded is None else StepGraph(recorded, learner)
-        loop = _Loop(settings, learner, *sources, where, folder, report, after_epoch, step_graph, shape, classes)
+        learner, recorded = _learner(net, settings, loss, optimizer, sources[0], where, graph)
+        loop = _Loop(settings, learner, *sources, where, folder, report, after_epoch, recorded, shape, classes)
         saved = None if folder is None else runs.claim(folder, settings, resume, report.say)
         if saved is not None:
             loop.restore(saved)
@@ -141,6 +129,24 @@ def _settings(
     if "T" not in fields and (given := [name for name in names(Window) if name in fields]):
         raise ValueError(f"{given[0]} is for images, which also need T, the number of time steps")
     return Own.of(name=type(net).__name__, **fields)
+
+
+def _learner(
+    net: torch.nn.Module,
+    settings: Settings,
+    loss: str | Loss | None,
+    optimizer: str | Make | None,
+    train: Source,
+    device: torch.device,
+    graph: bool,
+) -> tuple[Learner, StepGraph | None]:
+    """What takes the steps, and their graph where one is asked for."""
+    own_loss = None if isinstance(loss, str) else loss
+    make = None if isinstance(optimizer, str) else optimizer
+    samples = check(settings.training, train, device) if graph else None
+    rate = None if samples is None else torch.zeros((), device=device)
+    learner = Learner(net, settings.training, own_loss, make, rate)
+    return learner, None if samples is None else StepGraph(samples, learner)
 
 
 @contextlib.contextmanager

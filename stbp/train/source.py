@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
@@ -69,10 +69,52 @@ def reseed(*key: int) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Pair:
+    """A pair of tensors, from which windows are made as from a `DataSet`.
+
+    Attributes:
+        x: windows `[N, T, ...]`, float or bool; with `how` images `[N, ...]`, uint8 or float in [0, 1].
+        y: `[N]`, int64, the number of each sample's class.
+        how: how images become windows; None where `x` holds windows.
+    """
+
+    x: Tensor
+    y: Tensor
+    how: Window | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        how = self.how
+        if how is not None and (how.shift or how.elastic or how.drop) and not self._are_images():
+            raise ValueError(
+                f"shift, elastic and drop are for images [N, C, H, W], uint8; got {self.x.dtype} {list(self.x.shape)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def labels(self) -> Tensor:
+        return self.y
+
+    def window(self, ids: Tensor, epoch: int, device: torch.device) -> Tensor | Spikes:
+        x = self.x[ids].to(device)
+        if self.how is None:
+            return _window(x)
+        ids = ids.to(device)
+        if epoch and self._are_images():
+            x = augment(x, self.how, self.seed, epoch, ids)
+        return encode(x, self.how, self.seed, epoch, ids)
+
+    def _are_images(self) -> bool:
+        return self.x.dtype == torch.uint8 and self.x.dim() == 4
+
+
+@dataclass(frozen=True, eq=False)
 class Sampled:
     """Samples of a data set by their ids."""
 
-    samples: DataSet
+    samples: DataSet | Pair
     ids: Int64[Tensor, " N"]
     batch_size: int
     seed: int
@@ -165,65 +207,6 @@ class Loaded:
         return _window(x).to(self.device), y.to(self.device)
 
 
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A pair of tensors as a `DataSet`.
-
-    Attributes:
-        x: windows `[N, T, ...]`, float or bool; with `how` images `[N, ...]`, uint8 or float in [0, 1].
-        y: `[N]`, int64, the number of each sample's class.
-        how: how images become windows; None where `x` holds windows.
-    """
-
-    x: Tensor
-    y: Tensor
-    how: Window | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        how = self.how
-        if how is not None and (how.shift or how.elastic or how.drop) and not self._are_images():
-            raise ValueError(
-                f"shift, elastic and drop are for images [N, C, H, W], uint8; got {self.x.dtype} {list(self.x.shape)}"
-            )
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @property
-    def labels(self) -> Tensor:
-        return self.y
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(map(str, range(int(self.y.max()) + 1))) if len(self.y) else ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.x.shape[1:] if self.how else self.x.shape[2:])
-
-    def rate(self) -> float:
-        mean = self.x.double().mean().item()
-        return mean / 255 if self.x.dtype == torch.uint8 else mean
-
-    def window(self, ids: Tensor, epoch: int, device: torch.device) -> Tensor | Spikes:
-        x = self.x[ids].to(device)
-        if self.how is None:
-            return _window(x)
-        ids = ids.to(device)
-        if epoch and self._are_images():
-            x = augment(x, self.how, self.seed, epoch, ids)
-        return encode(x, self.how, self.seed, epoch, ids)
-
-    def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
-        x = self.x[sample] if self.how else self.x[sample].float().mean(0)
-        x = x if x.dtype == torch.uint8 else (255 * x / x.max().clamp(min=1e-9)).clamp(0, 255).to(torch.uint8)
-        return x.reshape((1, 1, 1, *x.shape)[-3:] if x.dim() < 3 else x.shape)
-
-    def _are_images(self) -> bool:
-        return self.x.dtype == torch.uint8 and self.x.dim() == 4
-
-
 def open_pair(
     train: Given, test: Given, training: Training, how: Window | None, device: torch.device
 ) -> tuple[Source, Source, Source]:
@@ -260,8 +243,8 @@ def source(given: Given, how: Window | None, seed: int, device: torch.device, na
     return Sampled(found, torch.arange(len(found)), BATCH, seed, device)
 
 
-def opened(given: Given, how: Window | None, seed: int, name: str) -> DataSet | Dataset[Any] | DataLoader[Any]:
-    """What was given, a pair or images as a `DataSet`."""
+def opened(given: Given, how: Window | None, seed: int, name: str) -> DataSet | Pair | Dataset[Any] | DataLoader[Any]:
+    """What was given, checked; images with how they become windows."""
     if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(part, Tensor) for part in given):
         x, y = given
         _check_pair(x, y, name, how)

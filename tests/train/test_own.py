@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import stbp
 from stbp import nn
 from stbp.config import Window
-from stbp.data import DataSet, ImageSet, Windows
+from stbp.data import ImageSet, Windows
 from stbp.ops import native
 from stbp.train import checkpoint, fit
 from stbp.train.evaluate import Run
@@ -372,8 +372,8 @@ def test_a_parameter_without_a_gradient_is_told_and_a_frozen_one_is_not():
 @pytest.mark.skipif(native.kernels() is None, reason="needs the compiled kernels")
 def test_kernels_that_ran_are_told_where_layers_run_one_by_one():
     """At 8bf525b the summary said "reference" for layers that a rate penalty keeps apart."""
-    without: dict[str, Any] = {}
-    for fields in (without, {"rate_penalty": 0.1}):
+    several: list[dict[str, Any]] = [{}, {"rate_penalty": 0.1}]
+    for fields in several:
         run = stbp.fit("digits-mlp", network="64-20-10", T=3, epochs=1, report=Silent(), **fields)
         kernels = [
             record["kernels"]
@@ -395,13 +395,3 @@ def test_sizes_of_input_and_output_are_taken_from_the_data(network, whole, tmp_p
     assert again.history == run.history
     with pytest.raises(ValueError, match="64-20 does not fit digits: it ends in 20 outputs"):
         stbp.fit("digits-mlp", network="64-20", T=2, epochs=1, report=Silent())
-
-
-def test_a_pair_is_a_data_set():
-    from stbp.train.source import Pair
-
-    pair = Pair(*TRAIN)
-    assert isinstance(pair, DataSet)
-    assert (len(pair), pair.shape, pair.classes) == (60, (N,), ("0", "1", "2"))
-    assert pair.picture(0).shape == (1, 1, N)
-    assert pair.rate() == pytest.approx(TRAIN[0].mean().item())
