@@ -85,8 +85,8 @@ class Bench:
         torch.set_num_threads(1)  # each thread that decodes bins what it has decoded
         with ExitStack() as files:
             few_first = reversed(self.archives)  # they are decoded while the many are being listed
-            splits = ((path, files.enter_context(source.opened(path))) for path in few_first)
-            found = list(store.decoded(splits, SENSOR, threads, binned))
+            splits = (files.enter_context(store.n_mnist(path, SENSOR).opened()) for path in few_first)
+            found = list(store.decoded(splits, threads, binned))
         torch.set_num_threads(threads)
         return found
 
@@ -119,8 +119,9 @@ class Bench:
                 frames[index]
 
 
-def binned(part: store.Columns) -> Spikes:
+def binned(decoded: store.Piece) -> Spikes:
     """The frames of some recordings that `store.decoded` gave."""
+    part = decoded.columns
     bits, offsets = np.packbits(part["p"], bitorder="little"), np.cumsum([0, *part["length"]])
     t, x, y, p, bounds = map(torch.from_numpy, (part["t"], part["x"], part["y"], bits, offsets))
     return frames(t, x, y, p, bounds, torch.arange(len(part["length"])), T, SENSOR)

@@ -6,6 +6,7 @@ Parts nest, names do not: every field has a name of its own, so a field can be r
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
@@ -27,14 +28,16 @@ class Only(NamedTuple):
     fields: tuple[str, ...]
     partner: str
     values: tuple[str, ...]
-    # They are needed there: their default is None.
-    needed: bool = False
+    # Those of the values with which they are needed: their default is None.
+    needed: tuple[str, ...] = ()
 
 
 ONLY = (
-    Only(("image_size",), "dataset", SCALED, needed=True),
-    Only(("step_ms",), "dataset", RECORDED, needed=True),
-    Only(("counts", "first_saccade", "stabilize", "jitter_ms"), "dataset", RECORDED),
+    Only(("image_size",), "dataset", SCALED, needed=("pedestrian",)),
+    Only(("sensor", "downscale", "test_share"), "dataset", ("folder",)),
+    Only(("step_ms",), "dataset", (*RECORDED, "folder"), needed=RECORDED),
+    Only(("counts", "jitter_ms"), "dataset", (*RECORDED, "folder")),
+    Only(("first_saccade", "stabilize"), "dataset", RECORDED),
     Only(("encoding",), "dataset", (*IMAGES, *SCALED, *SEQUENCES)),
     Only(("elastic",), "dataset", (*IMAGES, *SCALED)),
     Only(("shift", "drop"), "dataset", (*IMAGES, *SCALED, *RECORDED)),
@@ -42,7 +45,7 @@ ONLY = (
     Only(("decay", "threshold", "surrogate", "width", "gate", "rate_penalty"), "neuron", ("lif",)),
     Only(("momentum",), "optimizer", ("sgd",)),
     Only(("weight_decay",), "optimizer", ("adam",)),
-    Only(("step_epochs", "step_factor"), "schedule", ("step",), needed=True),
+    Only(("step_epochs", "step_factor"), "schedule", ("step",), needed=("step",)),
 )
 # Of a network without spikes; the encoding only where the data set reads one.
 TWIN: dict[str, Any] = {"T": 1, "encoding": "static", "init": "torch", "bias": 0.0}
@@ -61,6 +64,7 @@ def at_least(least: int) -> Range:
 
 POSITIVE = Range("positive", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Range("0 or more", lambda value: 0 <= value < math.inf)
+SIZE = Range("columns x rows, as 346x260", lambda v: re.fullmatch(r"[1-9][0-9]{0,4}x[1-9][0-9]{0,4}", v) is not None)
 FOLDER_NAME = Range(
     "usable as the name of a folder", lambda value: value != "" and not set(value) & set('/\\:*?"<>|\0')
 )
@@ -125,7 +129,8 @@ class Fields:
 class Data(Fields):
     """The samples."""
 
-    # Data set; mnist-simulated is trained on simulated recordings and tested on real ones that show other images.
+    # Data set; mnist-simulated is trained on simulated recordings and tested on real ones that show other images;
+    # folder is what --data holds: images or recordings in folders of classes, idx files, arrays.
     dataset: Literal[
         "digits", "mnist", "fashion-mnist", "pedestrian", "folder", "n-mnist", "mnist-simulated",
         "mnist-rows", "mnist-rows-permuted", "adding", "recall",
@@ -135,8 +140,16 @@ class Data(Fields):
     folds: Annotated[int | None, at_least(2)] = None
     # The fold to test on, counted from 0.
     fold: int | None = None
-    # Height and width that images are scaled to, with pedestrian and folder only; the others come in one size.
+    # Height and width that images are scaled to, with pedestrian and folder only; folder takes images that have one
+    # size as they are.
     image_size: Annotated[int | None, at_least(1)] = None
+    # Share of each class that is tested on, with folder where it holds no test set: 0.2 where None; the seed draws it.
+    test_share: Annotated[float | None, Range("in (0, 1)", lambda v: 0 < v < 1)] = None
+    # Columns x rows of the camera, as 346x260, with recordings in folder only; None takes what the files say, or the
+    # largest coordinates.
+    sensor: Annotated[str | None, SIZE] = None
+    # Make one pixel of a square of this many columns and rows of the camera, with recordings in folder only.
+    downscale: Annotated[int | None, Range("in 2..64", lambda v: 2 <= v <= 64)] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,7 +175,8 @@ class Window(Fields):
     # In training, drop with this probability each pixel of an image, for the whole window, or each event of a
     # recording. What stays is not made stronger: a pixel cannot fire more often than in every step.
     drop: Annotated[float, Range("in [0, 1], a probability", lambda v: 0 <= v <= 1)] = 0.0
-    # Milliseconds of a recording in one time step, with recordings only, as all of the next fields.
+    # Milliseconds of a recording in one time step, with recordings only, as all of the next fields; folder divides the
+    # longest training recording among the T steps where None.
     step_ms: Annotated[float | None, Range("in [0.001, 1e6]", lambda v: 0.001 <= v <= 1e6)] = None
     # How many events a pixel had in the step is its input, instead of whether it had one.
     counts: bool = False
@@ -307,7 +321,7 @@ class Experiment(Fields):
             raise ValueError(f"T must be 28, the rows of an image, with dataset {dataset}; got {T}")
         if self.model.neuron == "relu":
             for name, value in TWIN.items():
-                if getattr(self, name) != value and not (name == "encoding" and dataset in RECORDED):
+                if getattr(self, name) != value and not (name == "encoding" and dataset in (*RECORDED, "folder")):
                     raise ValueError(f"neuron relu needs {name} {value}; got {name} {getattr(self, name)}")
 
 
@@ -397,5 +411,5 @@ def _check_partners(values: dict[str, Any], defaults: dict[str, Any]) -> None:
                     f"{name} has no effect with {partner} {has}, only with {' or '.join(wanted)}; "
                     f"omit it; got {value!r}"
                 )
-            if needed and value is None and has in wanted:
+            if value is None and has in needed:
                 raise ValueError(f"{partner} {has} needs {name}; set it")

@@ -23,8 +23,8 @@ from stbp.camera.camera import Camera
 from stbp.camera.model import simulate
 from stbp.data.error import DataError
 from stbp.data.events.formats import nmnist
-from stbp.data.folder import is_tree
-from stbp.data.folder import read as read_folder
+from stbp.data.folder.images import read as read_folder
+from stbp.data.folder.tree import is_tree
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_idx

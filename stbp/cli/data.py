@@ -14,70 +14,82 @@ from stbp.cli.terminal import Json, print_json, say
 
 def info(
     path: Annotated[
-        Positional[Path], tyro.conf.arg(metavar="PATH", help="A recording, an archive, an idx file or a folder.")
+        Positional[Path],
+        tyro.conf.arg(metavar="PATH", help="A folder of data, an archive, a recording, or a file of arrays."),
     ],
     json: Json = False,
 ) -> None:
-    """What is in a recording, an archive or a folder of recordings or images: counts, times, size, rates, classes."""
-    from stbp.data import image_info
-    from stbp.data.events import info as event_info
+    """What is in a folder or file of images, recordings or arrays, and what would be trained on: nothing is trained."""
+    from stbp.data.info import describe
 
-    found = image_info.describe(path) or event_info.describe(path)
+    found = describe(path)
     if json:
         print_json(found)
         return
     for name, split in found.get("splits", {}).items():
         classes = "  ".join(f"{label or '-'}:{n:,}" for label, n in split["classes"].items())
-        samples = "images" if "images" in split else "recordings"
-        numbers = f"{split[samples]:,} {samples}, {len(split['classes'])} classes"
-        say(f"[bold]{escape(name)}[/bold]  {numbers}")
+        samples, number = next(iter(split.items()))
+        say(f"[bold]{escape(name)}[/bold]  {number:,} {samples}, {len(split['classes'])} classes")
         say(f"  {escape(classes)}")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, value in _image_rows(found) if "sizes" in found else _rows(found):
+    for name, value in [*_counted_rows(found), *_event_rows(found), *_training_rows(found)]:
         table.add_row(name, escape(value))
     say(table)
+    if "command" in found:  # not in the table, which breaks lines
+        say(f"train with: {escape(found['command'])}")
 
 
-def _image_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    sizes = sorted(found["sizes"].items(), key=lambda size: -size[1])
-    rows = [("format", found["format"])]
+def _counted_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("format", found["format"])] if "format" in found else []
+    if found.get("formats"):
+        rows.append(("formats", _counts(found["formats"])))
+    sizes = list(found.get("sizes", {}).items())
     rows += [("size", f"{size} pixels, {n:,} images") for size, n in sizes[:5]]
     if len(sizes) > 5:
         rows.append(("size", f"{len(sizes) - 5:,} others"))
-    if found.get("other_files"):
-        rows.append(("other files", f"{found['other_files']:,}"))
+    if "measured" in found:
+        number = sum(next(iter(split.values())) for split in found["splits"].values())
+        rows.append(("read", f"{found['measured']:,} of {number:,} samples"))
     return rows
 
 
-def _rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("format", found["format"])] if "format" in found else []
+def _event_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    if "events" not in found:
+        return []
+    rows = [("events", f"{found['events']:,}")]
     if "measured" in found:
-        number = sum(split["recordings"] for split in found["splits"].values())
-        rows.append(("measured", f"{found['measured']:,} of {number:,} recordings: {_counts(found['formats'])}"))
         spread = found["events_per_recording"]
         each = f" ({spread['smallest']:,} to {spread['largest']:,} each, median {spread['median']:,.0f})"
-        rows.append(("events", f"{found['events']:,}{each}"))
-    else:
-        rows.append(("events", f"{found['events']:,}"))
+        rows = [("events", f"{found['events']:,}{each}")]
     if found["extent"]:
         median = ", median" if "measured" in found else f", from {found['first_us']:,} us"
         rows.append(("duration", f"{found['duration_us'] / 1000:,.2f} ms{median}"))
         rows.append(("reaches", f"{found['extent'][0]} x {found['extent'][1]} pixels"))
         rows.append(("ON", f"{100 * found['on_share']:.2f} %"))
     if found.get("sensor"):
-        rows.append(("sensor", f"{found['sensor'][0]} x {found['sensor'][1]} pixels"))
+        known = f", {found['sensor_known']}" if "sensor_known" in found else ""
+        rows.append(("sensor", f"{found['sensor'][0]} x {found['sensor'][1]} pixels{known}"))
     if found["events_per_second"]:
         rows.append(("rate", f"{found['events_per_second']:,.0f} events/s"))
     if found["repairs"]:
         rows.append(("mended", _counts(found["repairs"])))
     if found.get("empty"):
         rows.append(("empty", f"{found['empty']:,} recordings"))
-    if found.get("other_files"):
-        rows.append(("other files", f"{found['other_files']:,}"))
+    return rows
+
+
+def _training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """What would be left out, and how to train."""
+    rows = [("other files", f"{found['other_files']:,}")] if found.get("other_files") else []
+    for why, names in found.get("skipped", {}).items():
+        rows.append(("skipped", f"{len(names):,} {why}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"))
     rows += [("damaged", message) for message in found.get("damaged", [])[:5]]
     if len(found.get("damaged", [])) > 5:
         rows.append(("damaged", f"{len(found['damaged']) - 5:,} more"))
-    return rows
+    if found.get("unused"):
+        rows.append(("not used", f"{', '.join(found['unused'])}: another one is the test set"))
+    names = {"test_set": "test set", "needs": "needs", "not_trained_on": "not trained on"}
+    return rows + [(name, found[key]) for key, name in names.items() if key in found]
 
 
 def _counts(counts: dict[str, int]) -> str:

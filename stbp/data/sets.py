@@ -4,30 +4,30 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from stbp.config import SCALED
 from stbp.data.digits import read as read_digits
 from stbp.data.error import DataError
-from stbp.data.folder import SHAPE, is_tree
-from stbp.data.folder import read as read_folder
+from stbp.data.folder.images import read as read_folder
+from stbp.data.folder.tree import is_tree
 from stbp.data.images import ImageSet
 from stbp.data.mnist import SOURCES, locate, missing
 from stbp.data.mnist import read as read_mnist
 from stbp.files import cache_folder
 from stbp.names import hint
 
-NAMES = ("digits", *SOURCES, *SCALED)
+NAMES = ("digits", *SOURCES, "pedestrian")
+_SHAPE = "train/CLASS/* and test/CLASS/*, image files in any format"
 
 
 def load(name: str, data: str | Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet]:
     """Loads a data set: training images, test images.
 
     Args:
-        name: `digits` (8x8, comes with the package), `mnist` or `fashion-mnist` (28x28); `pedestrian` or `folder`, a
-            tree of image files `<split>/<class>/*`.
-        data: the folder that holds the data sets (`mnist/`, `pedestrian/`, ...), or this one's files themselves; with
-            `folder` always the latter. Without it the environment variable STBP_DATA names the folder; without that
-            too, `mnist` and `fashion-mnist` are downloaded, once, into the user's cache folder.
-        size: height and width that the images of `pedestrian` or `folder` are scaled to; needed there, and only there.
+        name: `digits` (8x8, comes with the package), `mnist` or `fashion-mnist` (28x28); `pedestrian`, a tree of image
+            files `<split>/<class>/*`.
+        data: the folder that holds the data sets (`mnist/`, `pedestrian/`, ...), or this one's files themselves.
+            Without it the environment variable STBP_DATA names the folder; without that too, `mnist` and
+            `fashion-mnist` are downloaded, once, into the user's cache folder.
+        size: height and width that the images of `pedestrian` are scaled to; needed there, and only there.
 
     Returns:
         Two sets of images `[N, 1, H, W]`, uint8, in their original order, image files by class and name.
@@ -38,8 +38,8 @@ def load(name: str, data: str | Path | None = None, size: int | None = None) -> 
     """
     if name not in NAMES:
         raise DataError(f"data set must be one of {', '.join(NAMES)}, got {name!r}{hint(str(name).lower(), NAMES)}")
-    if (size is not None) != (name in SCALED):
-        raise DataError(f"size is for {' and '.join(SCALED)}, which need it, and for no others; got {size} for {name}")
+    if (size is not None) != (name == "pedestrian"):
+        raise DataError(f"size is for pedestrian, which needs it, and for no other; got {size} for {name}")
     if name == "digits":
         if data is not None:
             raise DataError(f"digits comes with the package; leave --data away, got {str(data)!r}")
@@ -83,17 +83,17 @@ def _find(name: str, data: str | Path, origin: str) -> Path:
 
 def _find_tree(name: str, data: str | Path | None, origin: str) -> Path:
     """The folder that holds the splits of a tree of image files, in or at the folder that the user named."""
-    below = f"DIR/{name} or DIR itself" if name != "folder" else "DIR"
-    remedy = f"pass --data DIR, where {below} holds {SHAPE}"
-    if name == "pedestrian":
-        remedy += "; the set that our numbers were measured on may not be passed on, so take one of your own"
+    remedy = (
+        f"pass --data DIR, where DIR/{name} or DIR itself holds {_SHAPE}; the set that our numbers were measured on may"
+        " not be passed on, so take one of your own"
+    )
     if data is None:
         raise DataError(f"{name} cannot be downloaded: {remedy}")
     parent = _existing(data, origin, remedy)
-    for folder in (parent / name, parent) if name != "folder" else (parent,):
+    for folder in (parent / name, parent):
         if is_tree(folder):
             return folder
-    raise DataError(f"{origin} {parent}: no {name if name != 'folder' else 'images'} in it; {remedy}")
+    raise DataError(f"{origin} {parent}: no {name} in it; {remedy}")
 
 
 def _load_cached(name: str) -> tuple[ImageSet, ImageSet]:

@@ -3,6 +3,7 @@
 import logging
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -12,20 +13,39 @@ from stbp.data.dataset import Samples, Windows
 from stbp.data.error import DataError
 from stbp.data.images import ImageSet
 from stbp.data.sets import load
+from stbp.experiments import own_data
 
 N_MNIST = (60_000, 10_000)  # recordings of the full set
 
 _log = logging.getLogger(__name__)
 
 
+class Ready(NamedTuple):
+    """An experiment with the fields that its data decide, and its training and test set."""
+
+    experiment: Experiment
+    train: Windows
+    test: Windows
+
+
 def for_experiment(experiment: Experiment, data: str | Path | None = None) -> tuple[Windows, Windows]:
     """The training and the test set of an experiment; `data` and errors as for `load` and `load_events`."""
-    asked = experiment.data
-    train, test = _splits(experiment, data)
+    return ready(experiment, data)[1:]
+
+
+def ready(experiment: Experiment, data: str | Path | None = None) -> Ready:
+    """As `for_experiment`; sensor and length of a step are completed where they are left to the user's own data."""
+    asked, seed = experiment.data, experiment.training.seed
+    if asked.dataset == "folder":
+        experiment, sets = own_data.read(experiment, data)
+    else:
+        sets = _splits(experiment, data)
     if asked.folds is not None and asked.fold is not None:
-        train, test = folds.split(_pooled(train, test), asked.folds, asked.fold)
-    how, seed = experiment.window, experiment.training.seed
-    return Windows(train, how, seed), Windows(test, how, seed)
+        sets = folds.split(sets[0] if len(sets) == 1 else _pooled(*sets), asked.folds, asked.fold)
+    elif len(sets) == 1:
+        sets = own_data.divided(sets[0], asked.test_share, seed)
+    train, test = (Windows(samples, experiment.window, seed) for samples in sets)
+    return Ready(experiment, train, test)
 
 
 def _splits(experiment: Experiment, data: str | Path | None) -> tuple[Samples, Samples]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stbp.config import RECORDED, SCALED, SEQUENCES
+from stbp.config import SCALED, SEQUENCES
 from stbp.data.image_file import read_image
 from stbp.data.images import encode
 from stbp.ops.spikes import Spikes
@@ -44,9 +44,10 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
         raise ValueError(f"{e.name} is a network without spikes; predict with its spiking twin")
     if e.dataset in SEQUENCES:
         raise ValueError(f"{e.name} was trained on sequences, which no file holds; predict with a run on images")
-    if e.dataset in RECORDED and invert:
+    recorded = e.step_ms is not None
+    if recorded and invert:
         raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
-    look = _recording if e.dataset in RECORDED else _image
+    look = _recording if recorded else _image
     device = next(run.network.parameters()).device
     predictions = []
     for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
@@ -72,10 +73,9 @@ def _image(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
 
 def _recording(run: Run, file: Path, invert: bool) -> tuple[Tensor | Spikes, str]:
     """The input `[T, 1, 2, H, W]` for a recording, and a remark."""
-    from stbp.data.events.formats.reading import read_events
-    from stbp.data.events.windows import window_of
+    from stbp.data.events.windows import window_of_file
 
     _, H, W = run.shape
-    x = window_of(read_events(file), run.experiment.window, (H, W), str(file))
+    x = window_of_file(file, run.experiment, (H, W))
     silent = x.density() == 0 if isinstance(x, Spikes) else not x.any()
     return x, "no events in the time that the network looks at" if silent else ""

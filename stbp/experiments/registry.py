@@ -153,6 +153,10 @@ _ENTRIES = (
         ),
         "real 8x8 scans that come with the package: the quickest start",
     ),
+    Entry(
+        Experiment.of(name="folder", dataset="folder", network="400", batch_size=50, epochs=20),
+        "data of your own in --data: images, recordings, idx files or arrays",
+    ),
     Entry(_MNIST_MLP, "the paper's MLP"),
     Entry(_MNIST_MLP_400, "the ablation's MLP, trained by STBP"),
     Entry(_MNIST_CNN, "the paper's CNN, at a window of 10 steps"),

@@ -7,7 +7,7 @@ import torch
 
 from stbp.config import Experiment
 from stbp.data.dataset import DataSet
-from stbp.experiments.datasets import for_experiment
+from stbp.experiments.datasets import for_experiment, ready
 from stbp.experiments.registry import experiment as experiment_called
 from stbp.nn.build import parse
 from stbp.train import evaluate as evaluation
@@ -51,9 +51,9 @@ def fit(
     given = given.replace(**own)
     if options.get("resume") and options.get("out") is None:
         raise ValueError("resume has no effect without out, the folder of the run to go on with")
-    sets = for_experiment(given, data)
-    given = completed(given, sets[0])
-    return training.fit(build_network(given, sets[0].rate()), *sets, given, **options)
+    given, train, test = ready(given, data)
+    given = completed(given, train)
+    return training.fit(build_network(given, train.rate()), train, test, given, **options)
 
 
 # What `stbp.train.fit.fit` takes beside the fields of an experiment.
@@ -94,6 +94,11 @@ def evaluate(
         if test is not None:
             raise ValueError("test has no effect on the run of an experiment, which names its data set; omit it")
         test = for_experiment(run.settings, data)[1]
+        for what, there, here in (("shape", run.shape, test.shape), ("classes", run.classes, test.classes)):
+            if there != here:
+                raise ValueError(
+                    f"{run.settings.name} was trained on data of another kind: {what} {there}, here {here}"
+                )
     elif test is None or data is not None:
         raise ValueError(f"{run.settings.name} is a network of your own: give its test samples, evaluate(run, (x, y))")
     return evaluation.evaluate(run, test, device)

@@ -12,7 +12,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 # Streams of one seed (the key's second word): independent uses never share a random number.
-ENCODE, SHUFFLE, WEIGHTS, SPLIT, EVENTS, SENSOR, SEQUENCES, BIASES, IMAGES = range(9)
+ENCODE, SHUFFLE, WEIGHTS, SPLIT, EVENTS, SENSOR, SEQUENCES, BIASES, IMAGES, TEST = range(10)
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:

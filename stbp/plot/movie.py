@@ -14,9 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
 
-from stbp.config import RECORDED
-from stbp.data.events.formats.reading import read_events
-from stbp.data.events.windows import window_of
+from stbp.data.events.windows import window_of_file
 from stbp.files import write_atomically
 from stbp.nn.layers import LIF, Linear
 from stbp.ops.spikes import Spikes
@@ -44,7 +42,7 @@ def pictures(run: Run, file: Path) -> list[Image.Image]:
     """
     _check(run)
     _, H, W = run.shape
-    x = window_of(read_events(file), run.experiment.window, (H, W), str(file))
+    x = window_of_file(file, run.experiment, (H, W))
     x = x.to(next(run.network.parameters()).device)
     hidden, output = (trace.o.flatten(2)[:, 0].cpu().numpy() for trace in run.network.record(x)[-2:])
     frames = (x.dense() if isinstance(x, Spikes) else x)[:, 0].cpu().numpy()
@@ -53,8 +51,8 @@ def pictures(run: Run, file: Path) -> list[Image.Image]:
 
 def _check(run: Run) -> None:
     e = run.experiment
-    if e.dataset not in RECORDED:
-        raise ValueError(f"plot movie needs a run on {' or '.join(RECORDED)}; {e.name} was trained on {e.dataset}")
+    if e.step_ms is None:
+        raise ValueError(f"plot movie needs a run on recordings; {e.name} was trained on {e.dataset}")
     if e.neuron == "relu":
         raise ValueError(f"{e.name} is a network without spikes, so there are none to draw")
     kinds = [type(module) for module in run.network][-3:]

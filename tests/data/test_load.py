@@ -78,7 +78,7 @@ def test_an_empty_folder_name_is_an_error():
 
 def test_an_unknown_name_lists_the_names_and_the_nearest():
     with pytest.raises(
-        DataError, match="one of digits, mnist, fashion-mnist, pedestrian, folder, got 'MNITS'; did you mean mnist"
+        DataError, match="one of digits, mnist, fashion-mnist, pedestrian, got 'MNITS'; did you mean mnist"
     ):
         load("MNITS")
     with pytest.raises(DataError, match=r"got 'quux'$"):

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8, UInt32
+from jaxtyping import Float, Int64, UInt, UInt8, UInt32
 from torch import Tensor
 
 from stbp.data.dataset import mean_input
@@ -41,8 +41,8 @@ class EventSet:
     """
 
     t: UInt32[Tensor, " E"]
-    x: UInt8[Tensor, " E"]
-    y: UInt8[Tensor, " E"]
+    x: UInt[Tensor, " E"]
+    y: UInt[Tensor, " E"]
     p: UInt8[Tensor, " bytes"]
     offsets: Int64[Tensor, " bounds"]
     labels: Int64[Tensor, " N"]
@@ -110,10 +110,10 @@ def load_events(
         DataError: the set is not there, a file is damaged (archive, member and byte are named), or the store cannot be
             written.
     """
-    paths, stores = _find(name, data), _stores(cache)
-    splits = [store.load(store.built(path, stores, SENSOR, torch.get_num_threads())) for path in paths]
+    paths, stores = _find(name, data), stores_folder(cache)
+    splits = [store.load(store.built(store.n_mnist(path, SENSOR), stores, torch.get_num_threads())) for path in paths]
     classes = source.classes_of(label for split in splits for label in split.classes)
-    train, test = (_event_set(split, classes) for split in splits)
+    train, test = (event_set(split, classes, SENSOR) for split in splits)
     _log.info("%s: %d training and %d test recordings", paths[0].parent, len(train), len(test))
     return train, test
 
@@ -137,10 +137,10 @@ def verify_events(
     """
     found, workers = {}, torch.get_num_threads()
     for path in _find(name, data):
-        kept = store.built(path, _stores(cache), SENSOR, workers)
+        kept = store.built(store.n_mnist(path, SENSOR), stores_folder(cache), workers)
         store.verify(kept)
         with TemporaryDirectory(dir=kept.parent) as folder:
-            again = store.built(path, Path(folder), SENSOR, workers)
+            again = store.built(store.n_mnist(path, SENSOR), Path(folder), workers)
             if store.digests(again) != store.digests(kept):
                 raise DataError(
                     f"{path}: not the content that {kept} was built from; delete the latter if that is right"
@@ -187,7 +187,8 @@ def _find(name: str | Path, data: str | Path | None) -> tuple[Path, Path]:
     return paths
 
 
-def _stores(cache: str | Path | None) -> Path:
+def stores_folder(cache: str | Path | None = None) -> Path:
+    """Where stores are kept: `cache`, or `events` in the user's cache folder."""
     return cache_folder() / "events" if cache is None else Path(cache)
 
 
@@ -210,13 +211,14 @@ def _folder(name: str | Path, data: str | Path | None, own: Path) -> Path:
     return given
 
 
-def _event_set(stored: store.Stored, classes: tuple[str, ...]) -> EventSet:
+def event_set(stored: store.Stored, classes: tuple[str, ...], sensor: tuple[int, int]) -> EventSet:
+    """The recordings of a store of a split, whose classes may be some of `classes`; `sensor` is height and width."""
     arrays = dict(stored.arrays)
     place = torch.tensor([classes.index(label) for label in stored.classes])
     return EventSet(
         **{name: arrays[name] for name in ("t", "x", "y", "p", "offsets")},
         labels=place[arrays["labels"]],
         classes=classes,
-        sensor=stored.shape,
+        sensor=sensor,
         names_=arrays["names"],
     )

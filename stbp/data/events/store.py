@@ -6,14 +6,15 @@ of E events in all, one behind the other:
     offsets  int64 [N+1]     recording n is the events offsets[n] to offsets[n + 1] - 1
     labels   int64 [N]       index into the classes
     t        uint32 [E]      microseconds
-    x, y     uint8 [E]       column, row
+    x, y     uint8 [E]       column, row; uint16 where the sensor may have more than 256 columns or rows
     p        uint8 [E/8]     polarity, bit e % 8 of byte e // 8
     names    uint8           the recordings' labels and file names, "5/00001.bin", with a zero byte between two
 
 Its metadata hold the key (the source's files by name, size and modification time, the parameters, the version of this
-format), the classes, and a SHA-256 of every array. The key is also part of the file's name: a store of other sources or
-another version is never found. The file is written under another name, flushed to disk and renamed while a lock is
-held, so it is whole or not there, and of several processes that need it one builds it and the others wait.
+format), the classes, what else is to be remembered, and a SHA-256 of every array. The key is also part of the file's
+name: a store of other sources or another version is never found. The file is written under another name, flushed to
+disk and renamed while a lock is held, so it is whole or not there, and of several processes that need it one builds it
+and the others wait.
 """
 
 import hashlib
@@ -23,9 +24,10 @@ import os
 import shutil
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -33,8 +35,9 @@ import filelock
 import numpy as np
 
 from stbp.data.error import DataError
+from stbp.data.events import source
 from stbp.data.events.formats import nmnist
-from stbp.data.events.source import Recording, Source, classes_of, opened, stamp
+from stbp.data.events.source import Recording, classes_of
 from stbp.data.progress import bar
 from stbp.files import written_atomically
 
@@ -46,7 +49,7 @@ PART = 64
 """Recordings decoded in one go; nothing in the file depends on it."""
 
 _TYPES = {"offsets": "<i8", "labels": "<i8", "t": "<u4", "x": "u1", "y": "u1", "p": "u1", "names": "u1"}
-_NAMES = {"<i8": "I64", "<u4": "U32", "u1": "U8"}  # of the types in safetensors
+_NAMES = {"<i8": "I64", "<u4": "U32", "<u2": "U16", "u1": "U8"}  # of the types in safetensors
 Columns = dict[str, np.ndarray]
 R = TypeVar("R")
 _log = logging.getLogger(__name__)
@@ -57,32 +60,90 @@ class Stored(NamedTuple):
 
     arrays: dict[str, "Tensor"]
     classes: tuple[str, ...]
-    shape: tuple[int, int]
+    # Height and width of the sensor, where they were known when the store was built.
+    shape: tuple[int, int] | None
+    # What `Source.about` made of the facts.
+    about: dict[str, Any]
 
 
-def built(path: Path, folder: Path, shape: tuple[int, int], workers: int) -> Path:
+class Origin(NamedTuple):
+    """A split of recordings on disk, and how a store of it is made."""
+
+    # The archive or folder: its name becomes part of the store's.
+    path: Path
+    # What decides the content of the store, beside the files.
+    key: dict[str, Any]
+    # Name, size and modification time of every file.
+    stamp: Callable[[], list[tuple[str, int, int]]]
+    # The recordings, open for reading.
+    opened: Callable[[], AbstractContextManager["Source"]]
+    # Type of x and y: "u1", or "<u2" where the sensor may have more than 256 columns or rows.
+    place: str = "u1"
+
+
+class Source(NamedTuple):
+    """Recordings that are open for reading."""
+
+    recordings: Sequence[Recording]
+    # Files that are no recordings.
+    left_out: Sequence[str]
+    # The events of some of the recordings; several threads may call it.
+    decode: Callable[[Sequence[Recording]], "Piece"]
+    # What is to be remembered of all the facts; it may raise DataError, so that no store is made.
+    about: Callable[[list[Any]], dict[str, Any]] = lambda facts: {}
+
+
+class Piece(NamedTuple):
+    """The events of some recordings."""
+
+    # As `nmnist.decode_all` gives them: `t`, `x`, `y`, `p`, one recording behind the other, and `length` of each.
+    columns: Columns
+    # The recordings, less those that could not be read.
+    recordings: Sequence[Recording]
+    # Something about each recording that was asked for, if the source has anything to say.
+    facts: Sequence[Any] = ()
+
+
+def n_mnist(path: Path, shape: tuple[int, int]) -> Origin:
+    """A split of N-MNIST, an archive or a folder as in `source.opened`; `shape` is height and width of the sensor."""
+
+    def decode(recordings: Sequence[Recording], found: source.Source) -> Piece:
+        where = [f"{path}: {recording.member}" for recording in recordings]
+        part = nmnist.decode_all(map(found.read, recordings), list(map(found.size, recordings)), where)
+        if part["x"].max(initial=0) >= shape[1] or part["y"].max(initial=0) >= shape[0]:
+            raise _beyond(part, where, shape)
+        return Piece(part, recordings)
+
+    @contextmanager
+    def opened() -> Iterator[Source]:
+        with source.opened(path) as found:
+            yield Source(found.recordings, found.left_out, partial(decode, found=found))
+
+    return Origin(path, {"decoder": "n-mnist", "shape": shape}, lambda: source.stamp(path), opened)
+
+
+def built(origin: Origin, folder: Path, workers: int) -> Path:
     """The store of a split, built if it is not there yet.
 
     Args:
-        path: the split, an archive or a folder as in `source.opened`.
         folder: where stores are kept; made if it does not exist.
-        shape: height and width of the sensor.
         workers: threads that unpack and decode; the file is the same for any number.
 
     Raises:
         DataError: the split is damaged (archive, member and byte are named), or the store cannot be written.
     """
-    key = json.dumps({"format": FORMAT, "decoder": "n-mnist", "shape": shape, "files": stamp(path)})
+    key = json.dumps({"format": FORMAT, **origin.key, "files": origin.stamp()})
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    store = folder / f"{path.absolute().parent.name}-{path.stem.lower()}-{digest}.safetensors"
+    name = f"{origin.path.absolute().parent.name}-{origin.path.stem.lower()}-{digest}.safetensors"
+    store = folder / name
     if store.exists():
         return store
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(store):
             if not store.exists():  # another process may have built it meanwhile
-                with opened(path) as source:
-                    _build(path, source, store, key, shape, workers)
+                with origin.opened() as found:
+                    _build(origin, found, store, key, workers)
     except OSError as error:
         raise DataError(
             f"{store}: cannot be written ({error.strerror or error}); make room or name another cache folder"
@@ -107,8 +168,8 @@ def load(store: Path) -> Stored:
         raise DataError(
             f"{store}: no store of events, or a damaged one ({error}); delete it to build it again"
         ) from error
-    height, width = key["shape"]
-    return Stored(arrays, classes, (height, width))
+    shape = key["shape"]
+    return Stored(arrays, classes, tuple(shape) if shape else None, json.loads(metadata.get("about", "{}")))
 
 
 def verify(store: Path) -> None:
@@ -160,69 +221,62 @@ def _locked(store: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(path: Path, source: Source, store: Path, key: str, shape: tuple[int, int], workers: int) -> None:
-    recordings = source.recordings
-    classes = classes_of(recording.label for recording in recordings)
+def _build(origin: Origin, source: Source, store: Path, key: str, workers: int) -> None:
+    path, classes = origin.path, classes_of(recording.label for recording in source.recordings)
     place = {label: index for index, label in enumerate(classes)}
     if source.left_out:
         _log.warning("%s: %d files are no recordings, such as %s", path, len(source.left_out), source.left_out[0])
-    with ExitStack() as files, bar(f"storing {path.name}", len(recordings)) as advance:
-        columns = {name: _Column(store.parent, dtype) for name, dtype in _TYPES.items()}
+    types = _TYPES | {"x": origin.place, "y": origin.place}
+    with ExitStack() as files, bar(f"storing {path.name}", len(source.recordings)) as advance:
+        columns = {name: _Column(store.parent, dtype) for name, dtype in types.items()}
         for column in columns.values():
             files.callback(column.file.close)
-        columns["labels"].append(np.array([place[recording.label] for recording in recordings]))
-        names = "\0".join(f"{recording.label}/{recording.name}" for recording in recordings)
-        columns["names"].append(np.frombuffer(os.fsencode(names), np.uint8))
         lengths, bits = [np.zeros(1, np.int64)], np.empty(0, np.uint8)
-        for part in decoded([(path, source)], shape, workers, lambda part: part):
+        kept, facts = list[Recording](), list[Any]()
+        for part in decoded([source], workers, lambda part: part):
             for name in "txy":
-                columns[name].append(part[name])
-            lengths.append(part["length"])
-            bits = np.concatenate([bits, part["p"]])
+                columns[name].append(part.columns[name])
+            lengths.append(part.columns["length"])
+            bits = np.concatenate([bits, part.columns["p"]])
             whole = len(bits) // 8 * 8
             columns["p"].append(np.packbits(bits[:whole], bitorder="little"))
             bits = bits[whole:]
-            advance(len(part["length"]))
+            kept += part.recordings
+            facts += part.facts
+            advance(len(part.recordings))
         columns["p"].append(np.packbits(bits, bitorder="little"))
         columns["offsets"].append(np.cumsum(np.concatenate(lengths)))
-        if json.loads(key)["files"] != [list(file) for file in stamp(path)]:
+        columns["labels"].append(np.array([place[recording.label] for recording in kept]))
+        names = "\0".join(f"{recording.label}/{recording.name}" for recording in kept)
+        columns["names"].append(np.frombuffer(os.fsencode(names), np.uint8))
+        about = source.about(facts)
+        if json.loads(key)["files"] != [list(file) for file in origin.stamp()]:
             raise DataError(f"{path}: changed while it was read; start again when it is complete")
-        _write(store, columns, {"key": key, "classes": json.dumps(classes)})
+        metadata = {"key": key, "classes": json.dumps(classes)}
+        _write(store, columns, metadata | ({"about": json.dumps(about)} if about else {}))
 
 
-def decoded(
-    splits: Iterable[tuple[Path, Source]], shape: tuple[int, int], workers: int, then: Callable[[Columns], R]
-) -> Iterator[R]:
+def decoded(sources: Iterable[Source], workers: int, then: Callable[[Piece], R]) -> Iterator[R]:
     """All recordings of splits in order, some at a time, read and decoded side by side.
 
     Args:
-        splits: their paths, and what `source.opened` gives for them.
-        shape: height and width of the sensor.
+        sources: the splits, open for reading.
         workers: threads.
-        then: what each thread does with the events of some recordings, as `nmnist.decode_all` gives them; its results
-            come back.
+        then: what each thread does with the events of some recordings; its results come back.
 
     Raises:
-        DataError: a recording is damaged, or has an event off the sensor or later than 2^32 us.
+        DataError: as `Source.decode`.
     """
     with ThreadPoolExecutor(workers) as pool:
         pending = deque[Future[R]]()
-        for path, source in splits:
+        for source in sources:
             for i in range(0, len(source.recordings), PART):
-                about = source.recordings[i : i + PART], path, source, shape
-                pending.append(pool.submit(lambda about=about: then(_decode(*about))))
+                some = source.recordings[i : i + PART]
+                pending.append(pool.submit(lambda source=source, some=some: then(source.decode(some))))
                 if len(pending) > 2 * workers:  # ahead of who takes them, but not by all there is
                     yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-
-
-def _decode(recordings: list[Recording], path: Path, source: Source, shape: tuple[int, int]) -> Columns:
-    where = [f"{path}: {recording.member}" for recording in recordings]
-    part = nmnist.decode_all(map(source.read, recordings), list(map(source.size, recordings)), where)
-    if part["x"].max(initial=0) >= shape[1] or part["y"].max(initial=0) >= shape[0]:
-        raise _beyond(part, where, shape)
-    return part
 
 
 def _beyond(part: Columns, where: list[str], shape: tuple[int, int]) -> DataError:

@@ -1,17 +1,20 @@
 """Sets of recordings as training asks for them: frames as a `Window` says."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from stbp.config import Window
+from stbp.config import Experiment, Window
 from stbp.data.error import DataError
+from stbp.data.events.formats.reading import read_events
 from stbp.data.events.frames.op import frames
 from stbp.data.events.frames.options import SACCADE_US, Augmentation, FrameOptions
 from stbp.data.events.sets import EventSet
+from stbp.data.folder.recordings import prepared
 from stbp.ops.spikes import Spikes
 
 
@@ -47,10 +50,18 @@ def window_of(
         )
     if len(events) and not 0 <= events["t"].min() <= events["t"].max() < 2**32:
         raise DataError(f"{where}: its times must lie in 0..2^32-1 us; got {events['t'].min()} to {events['t'].max()}")
-    t, x, y = (torch.from_numpy(events[n].astype(d)) for n, d in (("t", "u4"), ("x", "u1"), ("y", "u1")))
+    t, x, y = (torch.from_numpy(events[n].astype(d)) for n, d in (("t", "u4"), ("x", "u2"), ("y", "u2")))
     p = torch.from_numpy(np.packbits(events["p"].astype(bool), bitorder="little"))
     offsets, ids = torch.tensor([0, len(events)]), torch.tensor([0])
     return frames(t, x, y, p, offsets, ids, how.T, sensor, frame_options(how))
+
+
+def window_of_file(file: Path, experiment: Experiment, sensor: tuple[int, int]) -> Spikes | Float[Tensor, "T 1 2 H W"]:
+    """The frames of a recording as the experiment's network was trained on them; errors as for `window_of`."""
+    events = read_events(file)
+    if experiment.data.dataset == "folder":
+        events = prepared(events, experiment.data.downscale or 1)
+    return window_of(events, experiment.window, sensor, str(file))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SENSOR = (34, 34)
 
 
 def build(path: Path, folder: Path, workers: int = 1) -> Path:
-    return store.built(path, folder, SENSOR, workers)
+    return store.built(store.n_mnist(path, SENSOR), folder, workers)
 
 
 def stores(folder: Path) -> list[str]:
@@ -72,7 +72,7 @@ def test_an_unpacked_tree_gives_the_same_arrays(tmp_path: Path):
 def test_a_second_start_opens_the_store_and_not_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_set(tmp_path)
     first = build(tmp_path / "Train.zip", tmp_path / "stores")
-    monkeypatch.setattr(store, "opened", None)
+    monkeypatch.setattr(store.source, "opened", None)
     assert build(tmp_path / "Train.zip", tmp_path / "stores") == first
 
 
@@ -91,7 +91,7 @@ def test_a_stale_store_is_not_used(tmp_path: Path, change: str, monkeypatch: pyt
         sensor = (40, 34)
     else:
         monkeypatch.setattr(store, "FORMAT", store.FORMAT + 1)
-    second = store.built(path, folder, sensor, 1)
+    second = store.built(store.n_mnist(path, sensor), folder, 1)
     assert second != first
     assert len(store.load(second).arrays["labels"]) == (151 if change == "content" else 150)
     assert store.load(second).shape == sensor
@@ -186,7 +186,7 @@ SLOW = """
     from stbp.data.events import store
 
     logging.basicConfig(level=logging.WARNING)
-    real = store._decode
+    real = store.nmnist.decode_all
 
     def slowly(*arguments):
         with open(sys.argv[3], "a") as file:
@@ -194,8 +194,8 @@ SLOW = """
         time.sleep(float(sys.argv[4]))
         return real(*arguments)
 
-    store._decode = slowly
-    path = store.built(Path(sys.argv[1]), Path(sys.argv[2]), (34, 34), 1)
+    store.nmnist.decode_all = slowly
+    path = store.built(store.n_mnist(Path(sys.argv[1]), (34, 34)), Path(sys.argv[2]), 1)
     store.verify(path)
     print(path)
 """
@@ -256,7 +256,7 @@ def test_a_kill_while_the_file_is_written_leaves_nothing_that_is_used(tmp_path: 
             os.kill(os.getpid(), signal.SIGKILL)
 
         store.shutil.copyfileobj = killed
-        store.built(Path(sys.argv[1]), Path(sys.argv[2]), (34, 34), 1)
+        store.built(store.n_mnist(Path(sys.argv[1]), (34, 34)), Path(sys.argv[2]), 1)
     """
     arguments = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "Train.zip"), str(tmp_path / "stores")]
     ended = subprocess.run(arguments, cwd=Path(__file__).parents[3], timeout=60)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from stbp.data.error import DataError
+from stbp.data.error import DataError, NotInstalledError
 from stbp.data.events.formats.record import empty
 
 MOST = 1 << 28
@@ -37,7 +37,9 @@ def decode(path: Path, kind: Kind) -> tuple[np.ndarray, Sensor]:
     try:
         import faery.file_decoder as faery
     except ImportError:
-        raise DataError(f"{path}: {kind.upper()} needs faery; install it with: pip install 'stbp[events]'") from None
+        raise NotInstalledError(
+            f"{path}: {kind.upper()} needs faery; install it with: pip install 'stbp[events]'"
+        ) from None
     try:
         sensor, packets = _open(faery, path, kind)
         parts: list[np.ndarray] = []

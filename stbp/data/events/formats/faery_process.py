@@ -5,6 +5,7 @@ catch that. Found by changing single bytes of a real recording; DAT and EVT file
 half a second a file.
 """
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stbp.data.error import DataError
+from stbp.data.error import DataError, NotInstalledError
 from stbp.data.events.formats.faery import Sensor, decode
 from stbp.data.events.formats.record import EVENT
 
@@ -22,11 +23,13 @@ MEMORY = 16 << 30
 
 
 def decode_aedat4(path: Path) -> tuple[np.ndarray, Sensor]:
-    """As `camera.decode` for AEDAT 4, except that this process survives whatever the file makes of the other.
+    """As `faery.decode` for AEDAT 4, except that this process survives whatever the file makes of the other.
 
     Raises:
-        DataError: as there, or faery aborted.
+        DataError: as there, or faery aborted. NotInstalledError: there is no faery.
     """
+    if importlib.util.find_spec("faery") is None:
+        raise NotInstalledError(f"{path}: AEDAT4 needs faery; install it with: pip install 'stbp[events]'")
     command = [sys.executable, "-P", "-m", __name__, str(path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(command, env=environment, capture_output=True)

@@ -14,6 +14,8 @@ from stbp.data.events.formats.record import Repairs, in_order
 from stbp.files import write_atomically
 
 _log = logging.getLogger(__name__)
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_OTHERS = (*ZIP, shd.MAGIC)
 _HEAD = 4096
 """Bytes of a Prophesee header that are searched for its format."""
 
@@ -53,15 +55,19 @@ def read_events(path: str | Path) -> np.ndarray:
 
 def read(path: Path) -> Recording:
     """As `read_events`, with the format, the sensor and the repairs."""
-    outer = next((parent for parent in path.parents if parent.is_file()), None)
-    if outer is not None:
-        with archive.opened(outer) as opened:
-            recording = decode(archive.read(opened, path.relative_to(outer).as_posix()), path)
-    else:
-        recording = decode(_content(path), path)
+    recording = read_quietly(path)
     if recording.repairs:
         _log.warning("%s: %s", path, ", ".join(f"{n:,} {what}" for what, n in recording.repairs.items()))
     return recording
+
+
+def read_quietly(path: Path) -> Recording:
+    """As `read`, for somebody who tells of the repairs of many files at once."""
+    outer = next((parent for parent in path.parents if parent.is_file()), None)
+    if outer is None:
+        return decode(_content(path), path)
+    with archive.opened(outer) as opened:
+        return decode(archive.read(opened, path.relative_to(outer).as_posix()), path)
 
 
 def _content(path: Path) -> bytes:
@@ -75,14 +81,30 @@ def _content(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the file") from error
 
 
+def format_of(head: bytes, path: Path) -> str | None:
+    """The name of a recording's format, from the first bytes of the file; None where they are of none that is known.
+
+    N-MNIST's format has no mark of its own: it is told by the name's ending, `.bin`.
+    """
+    if head.startswith(aedat2.MAGIC):
+        return "AEDAT 2.0"
+    if head.startswith(aedat3.MAGIC):
+        return "AEDAT 3.1"
+    if found := _camera_format(head[:_HEAD]):
+        return found[0]
+    return "N-MNIST" if path.suffix.lower() == ".bin" and not head.startswith(_OTHERS) else None
+
+
 def decode(raw: bytes, path: Path) -> Recording:
     """The recording that `raw`, the content of `path`, holds. Formats that faery reads need the file itself."""
     repairs: Repairs = Counter()
-    where = str(path)
-    if raw.startswith(aedat2.MAGIC):
-        return Recording(aedat2.decode(raw, where, repairs), "AEDAT 2.0", aedat2.SENSOR, repairs)
-    if raw.startswith(aedat3.MAGIC):
-        return Recording(aedat3.decode(raw, where, repairs), "AEDAT 3.1", aedat3.sensor(raw), repairs)
+    where, form = str(path), format_of(raw[:_HEAD], path)
+    if form == "AEDAT 2.0":
+        return Recording(aedat2.decode(raw, where, repairs), form, aedat2.SENSOR, repairs)
+    if form == "AEDAT 3.1":
+        return Recording(aedat3.decode(raw, where, repairs), form, aedat3.sensor(raw), repairs)
+    if form == "N-MNIST":
+        return Recording(nmnist.decode(raw, where, repairs), form, None, repairs)
     if found := _camera_format(raw[:_HEAD]):
         name, kind = found
         if not path.is_file():
@@ -91,13 +113,11 @@ def decode(raw: bytes, path: Path) -> Recording:
         return Recording(in_order(events, where, None, repairs), name, sensor, repairs)
     if raw.startswith(shd.MAGIC):
         raise DataError(f"{path}: HDF5 holds many recordings; read it with stbp.data.events.formats.shd.read")
-    if raw.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+    if raw.startswith(ZIP):
         raise DataError(
             f"{path}: an archive of many recordings; name one as {path.name}/MEMBER, or stbp data info {path}"
         )
-    if path.suffix.lower() != ".bin":
-        return _unnamed(raw, where, repairs)
-    return Recording(nmnist.decode(raw, where, repairs), "N-MNIST", None, repairs)
+    return _unnamed(raw, where, repairs)
 
 
 def _camera_format(head: bytes) -> tuple[str, faery.Kind] | None:

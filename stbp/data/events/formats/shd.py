@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from stbp.data.error import DataError
+from stbp.data.error import DataError, NotInstalledError
 from stbp.data.events.formats.record import Repairs, empty
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -61,7 +61,7 @@ def read(path: Path, repairs: Repairs | None = None) -> Recordings:
     try:
         import h5py
     except ImportError:
-        raise DataError(f"{path}: HDF5 needs h5py; install it with: pip install 'stbp[events]'") from None
+        raise NotInstalledError(f"{path}: HDF5 needs h5py; install it with: pip install 'stbp[events]'") from None
     try:
         with h5py.File(path, "r") as file:
             times, units, labels = (

@@ -4,15 +4,17 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from stbp.cli import main
-from stbp.data import DataError
-from stbp.data.events import info
-from stbp.data.events.info import describe
+from stbp.data import DataError, info
+from stbp.data.info import describe
 
-from . import files
-from .test_formats import write_shd
+from .conftest import PARTS, REAL_DATA, idx_bytes, write_set
+from .events import files
+from .events.test_formats import write_shd
 
 EVENTS: list[files.Event] = [(1_000, 0, 3, 1), (2_000, 9, 4, 0), (2_000, 8, 5, 1), (11_000, 2, 7, 1)]
 
@@ -62,19 +64,27 @@ def test_splits_and_classes_are_counted_from_the_members(tmp_path):
     assert list(found["splits"]["Train"]["classes"]) == ["9", "10"]
     assert (found["other_files"], found["measured"], found["empty"], found["events"]) == (2, 4, 1, 9)
     assert found["events_per_recording"] == {"smallest": 0, "median": 2.5, "largest": 4}
+    assert found["command"] == f"stbp train nmnist-mlp --data {tmp_path}"
     assert describe(tmp_path / "Test.zip")["splits"] == {"Test": {"recordings": 1, "classes": {"9": 1}}}
 
 
 def test_an_unpacked_tree_counts_as_the_archive_does(tmp_path):
-    names = {"Train/0/1.bin": EVENTS, "Train/1/2.bin": EVENTS[:2], "Test/1/3.bin": EVENTS}
+    names = {f"{split}/{label}/{i}.bin": EVENTS[: i + 2] for i, split in enumerate(("Train", "Test")) for label in "01"}
     packed = describe(set_of(names, tmp_path / "all.zip"))
     for name, events in names.items():
         path = tmp_path / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(files.nmnist(events))
     unpacked = describe(tmp_path / "tree")
-    assert {**packed, "path": ""} == {**unpacked, "path": ""}
-    assert describe(tmp_path / "tree" / "Train")["splits"] == {"Train": packed["splits"]["Train"]}
+    same = ("splits", "measured", "formats", "events", "events_per_recording", "extent", "duration_us", "damaged")
+    assert {name: packed[name] for name in same} == {name: unpacked[name] for name in same}
+    assert packed["not_trained_on"].startswith("an archive; unpack it into a folder of train/CLASS")
+    assert unpacked["command"] == f"stbp train folder --data {tmp_path / 'tree'}"
+    assert (unpacked["test_set"], unpacked["sensor"]) == ("as given", (10, 6))
+    assert unpacked["sensor_known"].startswith("a guess: the largest coordinates")
+    alone = describe(tmp_path / "tree" / "Train")
+    assert alone["splits"] == {"Train": packed["splits"]["Train"]}
+    assert alone["test_set"] == "20% of each class, drawn"
 
 
 def test_a_large_set_is_counted_whole_and_measured_in_part(tmp_path, monkeypatch):
@@ -91,6 +101,7 @@ def test_damaged_recordings_of_a_set_are_named_and_the_others_are_measured(tmp_p
     assert found["measured"] == 1
     assert len(found["damaged"]) == 1
     assert found["damaged"][0].startswith(f"{tmp_path / 'b.bin'}: byte 0: ")
+    assert "nothing to train on in it" in found["not_trained_on"]
 
 
 def test_hdf5_is_described_as_a_set(tmp_path):
@@ -98,17 +109,100 @@ def test_hdf5_is_described_as_a_set(tmp_path):
     found = describe(tmp_path / "shd_train.h5")
     assert found["splits"] == {"shd_train": {"recordings": 2, "classes": {"4": 1, "19": 1}}}
     assert (found["events"], found["extent"], found["on_share"]) == (3, [8, 1], 1.0)
+    assert (found["sensor"], found["test_set"]) == ((700, 1), "20% of each class, drawn")
 
 
 def test_where_there_are_no_recordings_that_is_said(tmp_path):
     (tmp_path / "a.txt").touch()
-    for path in (tmp_path, set_of({"a.txt": []}, tmp_path / "a.zip")):
-        with pytest.raises(DataError, match="no recordings in it"):
-            describe(path)
+    with pytest.raises(DataError, match="nothing to train on in it"):
+        describe(tmp_path)
+    with pytest.raises(DataError, match="no recordings in it"):
+        describe(set_of({"a.txt": []}, tmp_path / "a.zip"))
 
 
-def test_the_real_set_is_counted(real):
-    found = describe(real)
+def test_recordings_of_two_sensors_need_to_be_told_which(tmp_path):
+    for name, content in (("a/1.aedat", files.aedat2(EVENTS)), ("b/2.aedat", DAVIS + files.aedat3_packet(EVENTS))):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(content)
+    found = describe(tmp_path)
+    assert found["sensor"] is None
+    assert "recordings of several sensors" in found["needs"]
+
+
+DAVIS = files.AEDAT3_HEADER.replace(b"#Source 1: DVS128\r\n", b"#Source 1: DAVIS240C\r\n")
+
+
+# --- images --------------------------------------------------------------------------------------------------------
+
+
+def idx_set(folder: Path, train_labels: list[int], ending: str = ".gz") -> None:
+    arrays = [np.zeros((3, 5, 4)), np.array(train_labels), np.zeros((2, 5, 4)), np.array([9, 9])]
+    write_set(folder, {name: idx_bytes(a.astype(np.uint8)) for name, a in zip(PARTS, arrays, strict=True)}, ending)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_files_are_counted_by_class(tmp_path: Path, ending: str):
+    idx_set(tmp_path, [9, 2, 9], ending)
+    assert describe(tmp_path) == {
+        "path": str(tmp_path),
+        "kind": "images",
+        "formats": {"idx": 5},
+        "splits": {
+            PARTS[0] + ending: {"images": 3, "classes": {"2": 1, "9": 2}},
+            PARTS[2] + ending: {"images": 2, "classes": {"9": 2}},
+        },
+        "sizes": {"4 x 5": 5},
+        "unused": [],
+        "test_set": "as given",
+        "command": f"stbp train folder --data {tmp_path}",
+    }
+    assert describe(tmp_path / (PARTS[0] + ending))["sizes"] == {"4 x 5": 3}
+    labels = describe(tmp_path / (PARTS[1] + ending))
+    assert next(iter(labels["splits"].values())) == {"labels": 3, "classes": {"2": 1, "9": 2}}
+
+
+def test_images_and_labels_that_do_not_fit_are_named(tmp_path: Path):
+    idx_set(tmp_path, [1, 2, 3, 4])
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte.gz holds 3 images, but .* holds 4 labels"):
+        describe(tmp_path)
+
+
+def test_a_folder_of_images_is_counted_and_the_command_prints_it(tmp_path: Path, monkeypatch, capsys):
+    folder = tmp_path / "my images"
+    sizes = {"train/cat/a.png": (6, 8), "train/dog/b.jpg": (6, 8), "test/cat/c.png": (9, 9), "test/dog/d.png": (6, 8)}
+    for name, size in sizes.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", size).save(folder / name)
+    (folder / "train/cat/broken.png").write_bytes(b"no image")
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)
+    Image.fromarray(noise).save(folder / "train/cat/cut.png")
+    (folder / "train/cat/cut.png").write_bytes((folder / "train/cat/cut.png").read_bytes()[:1000])
+    found = describe(folder)
+    assert found["splits"]["train"] == {"images": 3, "classes": {"cat": 2, "dog": 1}}
+    assert found["splits"]["test"] == {"images": 2, "classes": {"cat": 1, "dog": 1}}
+    assert (found["sizes"], found["formats"]) == ({"6 x 8": 3, "60 x 60": 1, "9 x 9": 1}, {"PNG": 4, "JPEG": 1})
+    assert found["skipped"] == {"neither image nor recording": ["train/cat/broken.png"]}
+    assert [str(folder / "train/cat/cut.png") in message for message in found["damaged"]] == [True]
+    assert run_stbp(monkeypatch, "data", "info", folder) == 0
+    out = capsys.readouterr().out
+    for part in (
+        "train  3 images, 2 classes", "cat:2  dog:1", "6 x 8 pixels, 3 images", "several sizes: add --image-size",
+        "1 neither image nor recording: train/cat/broken.png", f"stbp train folder --data '{folder}'",
+    ):  # fmt: skip
+        assert part in out
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="STBP_DATA does not name a folder of data sets")
+def test_the_real_images_are_counted():
+    found = describe(Path(REAL_DATA or "") / "mnist")
+    assert [split["images"] for split in found["splits"].values()] == [60_000, 10_000]
+    assert found["splits"]["t10k-images-idx3-ubyte.gz"]["classes"]["1"] == 1135
+    assert found["sizes"] == {"28 x 28": 70_000}
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="STBP_DATA does not name a folder of data sets")
+def test_the_real_set_is_counted():
+    found = describe(Path(REAL_DATA or "") / "n-mnist-1100")
     assert {name: split["recordings"] for name, split in found["splits"].items()} == {"Train": 1000, "Test": 100}
     assert found["splits"]["Test"]["classes"]["8"] == 2
     assert (found["measured"], found["events"], found["extent"]) == (1100, 4_518_827, [34, 34])
@@ -130,7 +224,7 @@ def test_the_command_prints_a_table_or_json(tmp_path, monkeypatch, capsys):
     for part in (
         "Train  2 recordings, 2 classes",
         "0:1  1:1",
-        "1 of 2 recordings",
+        "1 of 2 samples",
         "10 x 8 pixels",
         "75.00 %",
         "damaged",
