@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 import stbp
-from stbp.bench import processor
+from stbp.bench.run import processor
 from stbp.data.events import source, store
 from stbp.data.events.frames.op import frames
 from stbp.data.events.frames.options import FrameOptions

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stbp.bench import ALONE, neurons, ratios, timing
+from stbp.bench import neurons, timing
 from stbp.bench.device import allocated, copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory, warm
 from stbp.bench.equality import Difference, Reference, difference
+from stbp.bench.neurons import ALONE
+from stbp.bench.ratio import ratios
 from stbp.bench.roofline import Rates, least_seconds, work
 from stbp.bench.subject import OURS, Entry, Subject, Task, TorchSubject, Weights, failure, ours_by, ours_in_training
 from stbp.bench.work import WARM_STEPS, Source, mnist, source_of, takes_mnist, trained

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import stbp
-from stbp.bench.subject import ENTRIES, Task, Weights
+from stbp.bench.subject import ENTRIES, Task, Weights, entries
 
 STEPS = 3
 
@@ -49,8 +49,6 @@ def _status(field: str) -> float:
 
 
 def _steps_above_start(folder: Path, name: str) -> float | None:
-    from stbp.bench import entries
-
     content = json.loads((folder / "work.json").read_text())
     torch.set_num_threads(content["threads"])
     task = Task(**content["task"])

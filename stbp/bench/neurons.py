@@ -14,6 +14,7 @@ from stbp.bench.device import event_clock, most_memory
 from stbp.bench.equality import TOLERANCE, Difference, Equality, difference
 from stbp.bench.subject import Entry, Task, TorchSubject, failure, ours_dense
 
+ALONE = "neurons"  # among the networks of a GPU: the neurons alone
 SHAPES = ((16384,), (128, 64, 64))  # a wide layer, maps of a convolution
 STEPS = (4, 32, 128)
 ELEMENTS = 1 << 27  # spikes of a layer over its window, at most: half a GiB of currents

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from stbp.bench import value
 from stbp.bench.axes import SYNTHETIC
+from stbp.bench.ratio import value
 from stbp.bench.subject import OURS
 from stbp.plot.style import BLUE, GREY, INK, ORANGE, RED, SKY, STYLE, counted, save
 

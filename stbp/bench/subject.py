@@ -4,14 +4,19 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+import stbp
 from stbp import loss, nn, ops
 from stbp.ops import dispatch
 
@@ -196,6 +201,27 @@ def ours_dense(task: Task) -> TorchSubject:
 
 OURS, DENSE = "stbp", "stbp, dense products"
 ENTRIES = (Entry(OURS, "ours", ours), Entry(DENSE, "dense", ours_dense))
+
+
+def entries(peers: bool, device: str = "cpu") -> tuple[Entry, ...]:
+    """All subjects on a kind of device, those of `benchmarks/peers.py` among them if asked for.
+
+    Raises:
+        ValueError: there is no checkout to take the peers from.
+    """
+    if not peers:
+        return ENTRIES
+    return (*ENTRIES, *_peers().PEERS, *(_peers().GPU_PEERS if device == "cuda" else ()))
+
+
+def _peers() -> ModuleType:
+    home = Path(stbp.__file__).resolve().parent.parent / "benchmarks"
+    path = home / "peers.py"
+    if not path.exists():
+        raise ValueError(f"--peers needs a checkout of the repository, for its benchmarks/: there is no {path}")
+    if str(home) not in sys.path:
+        sys.path.append(str(home))
+    return import_module("peers")
 
 
 def stages(task: Task) -> list[torch.nn.Sequential]:

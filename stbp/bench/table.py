@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stbp.bench import ratios, value
+from stbp.bench.ratio import ratios, value
 from stbp.bench.subject import DENSE, OURS
 from stbp.plot.style import counted
 

@@ -236,10 +236,9 @@ def bench(
     json: Json = False,
 ) -> None:
     """Time and memory of training steps and first epochs, equality checked: ours, and with --peers other libraries'."""
-    from stbp import bench as benchmark
-    from stbp.bench import table
+    from stbp.bench import run, table
 
-    result = benchmark.main(
+    result = run.main(
         peers=peers,
         sweep=sweep,
         device=device,
@@ -252,7 +251,7 @@ def bench(
         out=out,
     )
     if json:
-        print(benchmark.dumps(result))
+        print_json(result)
     elif sweep:
         table.show_sweep(result, Console(highlight=False))
     elif "neurons" in result:

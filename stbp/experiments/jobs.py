@@ -1,12 +1,12 @@
-"""Many runs at once: a process of one thread for each core, or for each GPU, that trains one run after the other."""
+"""Many runs at once: a process of one thread for each, as many as there are cores or GPUs."""
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,33 +26,9 @@ class Job:
     folder: Path
 
 
-@dataclass(frozen=True)
-class Said:
-    """A line that a run tells its user."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How many epochs of a run are done, and a fraction of the next."""
-
-    epochs: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """The end of a run, or why there was none."""
-
-    error: str | None = None
-
-
-Message = Said | Reached | Done
-
-
 @runtime_checkable
 class Board(Protocol):
-    """What is told of the runs while they go on."""
+    """Who is told of the runs while they go on."""
 
     def started(self, job: Job) -> None: ...
     def reached(self, job: Job, epochs: float) -> None: ...
@@ -87,32 +63,45 @@ def places(device: str, jobs: int | None = None) -> list[str | None]:
 def run_all(
     jobs: Iterable[Job], board: Board, *, at: Sequence[str | None], data: Path | None = None, device: str = "auto"
 ) -> None:
-    """Train every run to its end, as many at once as there are places; one that fails does not stop the others.
+    """Train every run in a process of its own, as many at once as there are places; one that fails stops no other.
 
     Raises:
         KeyboardInterrupt: on Ctrl-C or SIGTERM, after every run has written a checkpoint; on a second one at once.
     """
-    waiting = list(jobs)[::-1]
-    workers = [_Worker(place, data, device) for place in at[: len(waiting)]]
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting, free = list(jobs)[::-1], list(at)[::-1]
+    running: dict[Any, tuple[Job, str | None, SpawnProcess]] = {}  # by the end of a pipe
     try:
         with stop_requests(lambda text: None) as stop:
-            while not stop() and (waiting or any(worker.job for worker in workers)):
-                for index, worker in enumerate(workers):
-                    if worker.job is not None and not worker.hear(worker.job, board):
-                        worker = workers[index] = _Worker(worker.place, data, device)  # the process is gone
-                    if worker.job is None and waiting:
-                        worker.start(waiting.pop(), board)
-                wait([worker.connection for worker in workers if worker.job], POLL_SECONDS)
-            stopped = stop()
-            for worker in workers:
-                worker.end(interrupt=stopped)
-            for worker in workers:
-                worker.process.join()
-        if stopped:
-            raise KeyboardInterrupt
+            while not stop() and (waiting or running):
+                while waiting and free:
+                    job, place = waiting.pop(), free.pop()
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(target=_work, args=(theirs, job, place, data, device), daemon=True)
+                    process.start()
+                    theirs.close()
+                    running[ours] = job, place, process
+                    board.started(job)
+                for connection in wait(list(running), POLL_SECONDS):
+                    job, place, process = running[connection]
+                    try:
+                        told, value = connection.recv()
+                    except (EOFError, ConnectionResetError):
+                        process.join()
+                        told, value = "ended", f"its process died (exit code {process.exitcode}); out of memory?"
+                    if told == "ended":
+                        del running[connection]
+                        free.append(place)
+                    getattr(board, told)(job, value)
+            for _, _, process in running.values():
+                process.terminate()
+            for _, _, process in running.values():
+                process.join()
+            if stop():
+                raise KeyboardInterrupt
     finally:
-        for worker in workers:
-            worker.process.kill()
+        for _, _, process in running.values():
+            process.kill()
 
 
 def run_here(jobs: Iterable[Job], board: Board, *, data: Path | None = None, device: str = "auto") -> None:
@@ -126,62 +115,12 @@ def run_here(jobs: Iterable[Job], board: Board, *, data: Path | None = None, dev
     torch.set_num_threads(1)
     for job in jobs:
         board.started(job)
-        tell = partial(_pass_on, board, job)
-        tell(_train(job, _Wire(tell), data, device))
+        tell = lambda told, value, job=job: getattr(board, told)(job, value)  # noqa: E731
+        tell("ended", _train(job, _Wire(tell), data, device))
 
 
-def _pass_on(board: Board, job: Job, message: Message) -> None:
-    match message:
-        case Said(text):
-            board.said(job, text)
-        case Reached(epochs):
-            board.reached(job, epochs)
-        case Done(error):
-            board.ended(job, error)
-
-
-class _Worker:
-    """A process, the run that it is at, and the line to it."""
-
-    def __init__(self, place: str | None, data: Path | None, device: str):
-        context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-        self.connection, theirs = context.Pipe()
-        self.place = place
-        self.job: Job | None = None
-        self.process = context.Process(target=_work, args=(theirs, place, data, device), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def start(self, job: Job, board: Board) -> None:
-        self.job = job
-        self.connection.send(job)
-        board.started(job)
-
-    def hear(self, job: Job, board: Board) -> bool:
-        """Pass on what the process has said of its run; False if it has died, which ends the run."""
-        try:
-            while self.job is not None and self.connection.poll():
-                message: Message = self.connection.recv()
-                if isinstance(message, Done):
-                    self.job = None
-                _pass_on(board, job, message)
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            board.ended(job, f"its process died (exit code {self.process.exitcode}); out of memory?")
-            return False
-        return True
-
-    def end(self, interrupt: bool) -> None:
-        """Let the process go: at the end of its run, or after a checkpoint."""
-        if interrupt:
-            self.process.terminate()
-        else:
-            with suppress(BrokenPipeError):
-                self.connection.send(None)
-
-
-def _work(connection: Connection, gpu: str | None, data: Path | None, device: str) -> None:
-    """The process: train what comes until None comes."""
+def _work(connection: Connection, job: Job, gpu: str | None, data: Path | None, device: str) -> None:
+    """Train a run, and send `(method of the board, its argument)` for all that is to be told, the end last."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # a terminal's Ctrl-C goes to the parent alone, which asks once for a checkpoint
     if gpu is not None:
@@ -190,20 +129,21 @@ def _work(connection: Connection, gpu: str | None, data: Path | None, device: st
 
     torch.set_num_threads(1)
     keep_freed_memory()
-    with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):  # the parent has gone, or wants an end
-        while (job := connection.recv()) is not None:
-            connection.send(_train(job, _Wire(connection.send), data, device))
+    with suppress(BrokenPipeError, KeyboardInterrupt):  # the parent has gone, or wants an end
+        tell = lambda told, value: connection.send((told, value))  # noqa: E731
+        tell("ended", _train(job, _Wire(tell), data, device))
 
 
-def _train(job: Job, wire: "_Wire", data: Path | None, device: str) -> Done:
+def _train(job: Job, wire: "_Wire", data: Path | None, device: str) -> str | None:
+    """Train a run; return why it has no end, None if it has."""
     try:
         _fit(job, wire, data, device)
     except BrokenPipeError:
         raise
     except Exception as error:
         expected = isinstance(error, ValueError | OSError)
-        return Done(("" if expected else f"{type(error).__name__}: ") + " ".join(str(error).split()))
-    return Done()
+        return ("" if expected else f"{type(error).__name__}: ") + " ".join(str(error).split())
+    return None
 
 
 def _fit(job: Job, wire: "_Wire", data: Path | None, device: str) -> None:
@@ -231,20 +171,20 @@ def cannot_learn(summary: dict[str, Any]) -> bool:
 class _Wire:
     """Passes on what `fit` tells."""
 
-    def __init__(self, tell: Callable[[Message], None]):
+    def __init__(self, tell: Callable[[str, Any], None]):
         self.tell, self.finished, self.samples = tell, 0, 1
 
     def say(self, text: str) -> None:
-        self.tell(Said(text))
+        self.tell("said", text)
 
     def start_epoch(self, epoch: int, epochs: int, samples: int, done: int) -> None:
         self.finished, self.samples = epoch - 1, samples
 
     def advance(self, done: int, loss: float, accuracy: float) -> None:
-        self.tell(Reached(self.finished + done / self.samples))
+        self.tell("reached", self.finished + done / self.samples)
 
     def end_epoch(self, metrics: dict[str, Any], epochs: int) -> None:
-        self.tell(Reached(float(metrics["epoch"])))
+        self.tell("reached", float(metrics["epoch"]))
 
     def close(self) -> None:
         pass

@@ -20,24 +20,8 @@ from stbp.data import DataSet
 from stbp.nn.layers import LIF, Conv2d, Linear
 from stbp.ops.surrogate.curves import CURVES, check
 from stbp.plot import sample as drawing
-from stbp.plot.style import (
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    INK,
-    PURPLE,
-    RED,
-    STYLE,
-    capitalised,
-    count_axis,
-    counted,
-    draw_curve,
-    draw_spikes,
-    grouped,
-    ratio_scale,
-    write_ends,
-)
+from stbp.plot import style
+from stbp.plot.style import BLUE, COLOURS, GREEN, GREY, INK, PURPLE, RED, STYLE
 from stbp.train.evaluate import Evaluation, Run
 
 SAMPLES, CHUNK = 200, 50  # firing rates are measured on so many samples, so many at a time to spare memory
@@ -65,14 +49,14 @@ def learning_curve(runs: Sequence[Run]) -> Figure:
     figure = Figure(figsize=(10, 4.4))
     loss_axes, error_axes = figure.subplots(1, 2)
     for run, label, colour in zip(runs, run_labels(runs), itertools.cycle((*COLOURS, INK))):
-        style = {"marker": "o", "markersize": 4, "markevery": [-1]}
+        dot = {"marker": "o", "markersize": 4, "markevery": [-1]}
         losses = np.array([[metrics["train_loss"] for metrics in run.history]])
-        draw_curve(loss_axes, losses, "-", colour, label, **style)
+        style.draw_curve(loss_axes, losses, "-", colour, label, **dot)
         for key, (name, line, own) in SPLITS.items():
             if run.history[-1][key] is not None:
                 errors = np.array([[100 * (1 - metrics[key]) for metrics in run.history]])
                 tint = own if len(runs) == 1 else colour
-                draw_curve(error_axes, errors, line, tint, f"{label}, {name}", **style)
+                style.draw_curve(error_axes, errors, line, tint, f"{label}, {name}", **dot)
     loss_axes.set(ylabel="loss", title="Training loss")
     error_axes.set(ylabel="error (per cent of samples)", title="Error")
     used = {line.get_linestyle() for line in error_axes.lines}
@@ -82,11 +66,11 @@ def learning_curve(runs: Sequence[Run]) -> Figure:
     for axes, form in ((loss_axes, "{:.3g}"), (error_axes, "{:.2f} %")):
         axes.set_xlabel("epoch")
         axes.grid(axis="y")
-        count_axis(axes, max(run.history[-1]["epoch"] for run in runs))
-        ratio_scale(axes)
-        write_ends(axes, [line for line in axes.lines if len(runs) == 1 or line.get_linestyle() == "-"], form)
+        style.count_axis(axes, max(run.history[-1]["epoch"] for run in runs))
+        style.ratio_scale(axes)
+        style.write_ends(axes, [line for line in axes.lines if len(runs) == 1 or line.get_linestyle() == "-"], form)
     last = runs[0].history[-1]
-    title = f"Test accuracy {100 * last['test_accuracy']:.2f} % after {counted(last['epoch'], 'epoch')}"
+    title = f"Test accuracy {100 * last['test_accuracy']:.2f} % after {style.counted(last['epoch'], 'epoch')}"
     if len(runs) > 1:
         columns = max(1, 110 // (8 + max(map(len, run_labels(runs)))))
         figure.legend(*loss_axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns)
@@ -121,10 +105,10 @@ def raster(run: Run, samples: DataSet, sample: int) -> Figure:
     tints = [GREEN if k == shot.label else RED if k == shot.predicted else GREY for k in range(K)]
     for layer, (left, right) in zip(shot.layers, grid[1:], strict=True):
         is_output = layer is shot.layers[-1]
-        title = draw_spikes(left, layer.o, tints if is_output else [BLUE] * layer.o.shape[1], "neuron")
+        title = style.draw_spikes(left, layer.o, tints if is_output else [BLUE] * layer.o.shape[1], "neuron")
         left.set(title=f"{layer.name}: {title}", ylabel="class" if is_output else "neuron")
         if not is_output:
-            shares, edges = grouped(layer.o)
+            shares, edges = style.grouped(layer.o)
             right.stairs(shares.sum(0), edges, orientation="horizontal", fill=True, color=BLUE)
         right.set(xlim=(0, len(layer.o)), ylim=left.get_ylim(), yticks=[])
         right.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
@@ -140,7 +124,7 @@ def raster(run: Run, samples: DataSet, sample: int) -> Figure:
     left.set_xlabel("time step")
     right.set_xlabel("spikes of a neuron")
     for axes in grid[:, 0]:
-        count_axis(axes, len(shot.x))
+        style.count_axis(axes, len(shot.x))
     for axes in grid[:-1].flat:
         axes.tick_params(labelbottom=False)
     figure.suptitle(f"Spikes of {drawing.result(shot, sample)}\n{drawing.about(run)}")
@@ -170,7 +154,7 @@ def potential(run: Run, samples: DataSet, sample: int, neurons: int = 3) -> Figu
             drawing.draw_potential(axes, layer, n)
             roles = ", ".join(["label"] * (n == shot.label) + ["predicted"] * (n == shot.predicted)) or "rival"
             name = f"class {shot.names[n]} ({roles})" if is_output else f"neuron {n}"
-            axes.set_title(f"{name}: {counted(int(layer.o[:, n].sum()), 'spike')}")
+            axes.set_title(f"{name}: {style.counted(int(layer.o[:, n].sum()), 'spike')}")
         for axes in panels[len(chosen) :]:
             axes.set_axis_off()
         threshold, half = layer.neuron.threshold, layer.neuron.width / 2
@@ -179,7 +163,7 @@ def potential(run: Run, samples: DataSet, sample: int, neurons: int = 3) -> Figu
         panels[0].set_ylabel("potential u")
         panels[0].annotate(layer.name, (0, 1), (0, 21), "axes fraction", "offset points", weight="bold")
     for axes in grid[-1]:
-        count_axis(axes, len(shot.x))
+        style.count_axis(axes, len(shot.x))
         axes.set_xlabel("time step")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(f"Membrane potentials of {drawing.result(shot, sample)}\n{drawing.about(run)}")
@@ -216,10 +200,12 @@ def rates(run: Run, samples: DataSet) -> Figure:
         axes.bar(0, silent, edges[1], bottom=heights[0], align="edge", color=RED, label="silent neurons")
         axes.axvline(percent.mean(), color=INK, linestyle="--", linewidth=1.2, label="mean")
         found = f"mean {percent.mean():.1f} %, silent {silent} of {N} ({100 * silent / N:.1f} %)"
-        axes.set(title=f"{capitalised(name)}\n{found}", xlabel="firing rate (per cent of steps)", ylabel="neurons")
+        axes.set(
+            title=f"{style.capitalised(name)}\n{found}", xlabel="firing rate (per cent of steps)", ylabel="neurons"
+        )
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    figure.suptitle(f"Firing rates over {counted(len(ids), 'sample')}\n{drawing.about(run)}")
+    figure.suptitle(f"Firing rates over {style.counted(len(ids), 'sample')}\n{drawing.about(run)}")
     return figure
 
 

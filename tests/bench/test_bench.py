@@ -7,9 +7,9 @@ import torch
 from rich.console import Console
 
 import stbp
-from stbp import bench
-from stbp.bench import equality, gpu, memory, neurons, picture, sweeping, table, timing
+from stbp.bench import equality, gpu, memory, neurons, picture, run, subject, sweep, table, timing
 from stbp.bench.device import copy_rate, event_clock, float32_convolutions, matrix_rate, most_memory
+from stbp.bench.ratio import ratios
 from stbp.bench.roofline import Rates, least_seconds, work
 from stbp.bench.subject import ENTRIES, OURS, Entry, Subject, Task, TorchSubject, ours, ours_dense, stages
 from stbp.bench.work import on_grid, synthetic_source, trained
@@ -33,7 +33,7 @@ def weights() -> list[torch.Tensor]:
 
 def _run(out: Path, **options) -> dict:
     options = {"networks": ["20-12-4"], "density": 0.3, "T": 6, "batch": 5, "rounds": 3, "threads": 1} | options
-    return bench.main(out=out, tell=lambda text: None, **options)
+    return run.main(out=out, tell=lambda text: None, **options)
 
 
 def test_a_run_without_peers_gives_a_table_a_file_and_a_picture(tmp_path: Path):
@@ -67,7 +67,7 @@ def test_a_kernel_that_is_not_equal_is_not_timed(tmp_path: Path, monkeypatch: py
         subject.start = start_with_a_fault
         return subject
 
-    monkeypatch.setattr(bench, "ENTRIES", (Entry(OURS, "ours", wrong), ENTRIES[1]))
+    monkeypatch.setattr(subject, "ENTRIES", (Entry(OURS, "ours", wrong), ENTRIES[1]))
     with pytest.raises(ValueError, match=r"stbp is not timed on 20-12-4: it does not equal its reference"):
         _run(tmp_path)
     assert not (tmp_path / "cpu.json").exists()
@@ -133,7 +133,7 @@ def test_a_peer_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Mon
         raise ModuleNotFoundError("No module named 'loguru'")
 
     missing = Entry("some peer", "peer", ours, package="stbp_no_such_package")
-    monkeypatch.setattr(bench, "ENTRIES", (*ENTRIES, missing, Entry("half a peer", "peer", broken)))
+    monkeypatch.setattr(subject, "ENTRIES", (*ENTRIES, missing, Entry("half a peer", "peer", broken)))
     result = _run(tmp_path)
     subjects = result["networks"]["20-12-4"]["subjects"]
     assert subjects["some peer"]["status"] == "not installed"
@@ -157,12 +157,12 @@ def test_ratios_are_to_the_fastest_peer_uncompiled_and_of_all():
         "fast": _row("peer", 0.08),
         "compiled": _row("peer", 0.05, compiled=True),
     }
-    found = bench.ratios(rows, "step")
+    found = ratios(rows, "step")
     assert found is not None
     assert found["uncompiled"] == {"peer": "fast", "value": 0.08, "ratio": pytest.approx(8)}
     assert found["all"] == {"peer": "compiled", "value": 0.05, "ratio": pytest.approx(5)}
-    assert bench.ratios({OURS: rows[OURS]}, "step") is None
-    assert bench.ratios(rows, "epoch") is None
+    assert ratios({OURS: rows[OURS]}, "step") is None
+    assert ratios(rows, "epoch") is None
 
 
 def test_an_epoch_is_scaled_from_its_parts_and_a_whole_one_is_summed():
@@ -210,18 +210,18 @@ def test_synthetic_input_has_the_density_that_it_is_called_by(density: float):
 
 
 def test_the_sweep_varies_one_axis_and_says_what_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert {p.task for p in sweeping.points() if p.value == sweeping.MAIN[p.axis]} == {Task("784-800-10")}
-    assert {p.axis for p in sweeping.points()} == {"T", "batch", "N", "density", "rate"}
+    assert {p.task for p in sweep.points() if p.value == sweep.MAIN[p.axis]} == {Task("784-800-10")}
+    assert {p.axis for p in sweep.points()} == {"T", "batch", "N", "density", "rate"}
     for axis, some, silent in (("density", 0.2, 0.5), ("rate", 0.2, 0.0), ("T", 10.0, 0.0)):
-        source = sweeping.Point(axis, some).source(SOURCE)
+        source = sweep.Point(axis, some).source(SOURCE)
         assert source is SOURCE if axis == "T" else (source.images == 0).float().mean().item() == silent
-    monkeypatch.setattr(sweeping, "free_mib", lambda: 10.0)
-    assert "MiB needed, 10 free" in sweeping._point(Task("784-800-10"), SOURCE, ENTRIES, 3)["did_not_fit"]
-    monkeypatch.setattr(sweeping, "free_mib", lambda: None)
-    steps = sweeping._point(TASK, SOURCE, ENTRIES, 3)["step"]
+    monkeypatch.setattr(sweep, "free_mib", lambda: 10.0)
+    assert "MiB needed, 10 free" in sweep._point(Task("784-800-10"), SOURCE, ENTRIES, 3)["did_not_fit"]
+    monkeypatch.setattr(sweep, "free_mib", lambda: None)
+    steps = sweep._point(TASK, SOURCE, ENTRIES, 3)["step"]
     assert set(steps) == {e.name for e in ENTRIES}
     about = {"processor": "a processor", "threads": 1}
-    points = [{"axis": axis, "value": v, "step": steps} for axis in sweeping.AXES for v in (1, 10)]
+    points = [{"axis": axis, "value": v, "step": steps} for axis in sweep.AXES for v in (1, 10)]
     picture.draw_sweep(
         {**about, "points": [*points, {**points[0], "step": {}, "did_not_fit": "x"}]}, tmp_path / "s.png"
     )
@@ -233,7 +233,7 @@ def test_the_sweep_varies_one_axis_and_says_what_does_not_fit(tmp_path: Path, mo
 def test_a_peer_computes_what_the_reference_computes(name: str, weights):
     if not PEERS.exists():
         pytest.skip("no checkout")
-    entry = next(e for e in bench.entries(peers=True) if e.name == name)
+    entry = next(e for e in subject.entries(peers=True) if e.name == name)
     if not entry.installed:
         pytest.skip(f"{name} is not installed")
     x, y = SOURCE.spikes(3, TASK)
@@ -330,7 +330,7 @@ def test_peers_take_neurons_alone(shape: tuple[int, ...]):
         pytest.skip("no checkout")
     task, device = neurons.Neurons(T=4, batch=2), torch.device("cpu")
     x = torch.rand(4, 2, *shape)
-    for entry in bench.entries(peers=True, device="cuda"):
+    for entry in subject.entries(peers=True, device="cuda"):
         if entry.kind == "peer" and not entry.compiled and entry.installed:
             _, _, equality = neurons._prepare(entry, task, x, torch.ones_like(x), device)
             assert equality.timed.spikes == 0, entry.name

@@ -18,23 +18,8 @@ from numpy import ndarray
 from stbp.experiments.registry import width_from_paper
 from stbp.names import Surrogate
 from stbp.ops.surrogate.curves import CURVES
-from stbp.plot.style import (
-    BLUE,
-    COLOURS,
-    GREEN,
-    GREY,
-    INK,
-    LINE,
-    ORANGE,
-    PURPLE,
-    RED,
-    SKY,
-    STYLE,
-    counted,
-    draw_curve,
-    draw_marks,
-    ratio_scale,
-)
+from stbp.plot import style
+from stbp.plot.style import BLUE, COLOURS, GREEN, GREY, INK, LINE, ORANGE, PURPLE, RED, SKY, STYLE
 
 # What matplotlib draws in these colours gets the page's: names of CSS variables.
 VARIABLES = {
@@ -93,9 +78,10 @@ def learning_curves(name: str, title: str, series: Sequence[Series]) -> Markup:
     def draw(axes: Axes) -> None:
         for (line, colour), one in zip(LINES, series, strict=False):
             errors = 100 * (1 - one.accuracies)
-            draw_curve(axes, errors, line, colour, one.label, linewidth=1.4, marker="o" if errors.shape[1] == 1 else "")
+            dot = "o" if errors.shape[1] == 1 else ""
+            style.draw_curve(axes, errors, line, colour, one.label, linewidth=1.4, marker=dot)
         axes.set(xlabel="epoch", ylabel="test error, %", title=title)
-        ratio_scale(axes)
+        style.ratio_scale(axes)
         axes.grid(axis="y")
         axes.legend(fontsize=8)
 
@@ -168,13 +154,13 @@ def rectangles(name: str, title: str, widths: Sequence[float]) -> Markup:
 
 def raster(name: str, title: str, o: ndarray, ylabel: str, marked: int | None = None) -> Markup:
     """Spikes `[T, N]`, a mark each; neuron `marked` in red. Their number goes into the title."""
-    title = f"{title}: {counted(int(o.sum()), 'spike')}"
+    title = f"{title}: {style.counted(int(o.sum()), 'spike')}"
 
     def draw(axes: Axes) -> None:
         T, N = o.shape
         few = N <= 30  # of many neurons the marks overlap, or they could not be seen
         tints = [RED if n == marked else BLUE for n in range(N)]
-        draw_marks(axes, o, tints, 0.4 if few else 1.2, 2.2 if few else 3.0)
+        style.draw_marks(axes, o, tints, 0.4 if few else 1.2, 2.2 if few else 3.0)
         axes.set(xlim=(0.3, T + 0.7), ylim=(N - 0.4, -0.6), xlabel="time step", ylabel=ylabel, title=title)
         if N <= 10:
             axes.set_yticks(range(N))

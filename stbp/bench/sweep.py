@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stbp.bench import timing
+from stbp.bench import picture, timing
 from stbp.bench.axes import AXES, MAIN, SYNTHETIC
 from stbp.bench.equality import Reference
 from stbp.bench.subject import Entry, Task
@@ -64,8 +64,6 @@ def run(
     result = {**about, "main": {**MAIN, **dict.fromkeys(SYNTHETIC, "MNIST")}, "points": found}
     result["seconds"] = round(time.perf_counter() - begun, 1)
     write_json(out / "sweep.json", result)
-    from stbp.bench import picture
-
     picture.draw_sweep(result, out / "sweep.png")
     return result
 
