@@ -82,7 +82,8 @@ def run_all(
                     theirs.close()
                     running[ours] = job, place, process
                     board.started(job)
-                for connection in wait(list(running), POLL_SECONDS):
+                ready: list[Any] = wait(list(running), POLL_SECONDS)
+                for connection in ready:
                     job, place, process = running[connection]
                     try:
                         told, value = connection.recv()
