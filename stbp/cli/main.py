@@ -204,13 +204,13 @@ def report(
     if readme is not None:
         markdown.update_readme(readme, results.read_results(), markdown.read_benchmark())
     if add_network is not None:
-        from stbp.paper import page
+        from stbp.paper.page import render
 
-        say(escape(str(page.add_network(add_network, data))))
+        say(escape(str(render.add_network(add_network, data))))
     if out is not None:
-        from stbp.paper import page
+        from stbp.paper.page import render
 
-        for lack in page.write(out, network=network, data=data):
+        for lack in render.write(out, network=network, data=data):
             say(escape(lack))
         say(escape(str(out)))
     if not add and readme is None and out is None and add_network is None:

@@ -15,7 +15,7 @@ from stbp.config import Experiment
 from stbp.experiments import results as report
 from stbp.experiments.jobs import Job, places
 from stbp.names import hint
-from stbp.paper import inference
+from stbp.paper import study
 from stbp.paper.comparison import StandIn, compare, grid, pairs, points
 from stbp.paper.reproduce import Plan, wanted
 from stbp.paper.tables import Figure, Table, groups
@@ -27,7 +27,7 @@ NARROWEST = 132  # columns of a table: a terminal with fewer breaks its lines, b
 def reproduce(
     names: Annotated[
         Positional[tuple[str, ...]],
-        tyro.conf.arg(metavar="NAME...", help=f"What: {', '.join((*groups(), inference.NAME))}, or all."),
+        tyro.conf.arg(metavar="NAME...", help=f"What: {', '.join((*groups(), study.NAME))}, or all."),
     ] = (),
     quick: Annotated[
         bool, tyro.conf.arg(help="Walk through with tiny runs on made-up data, in a moment; the numbers mean nothing.")
@@ -63,7 +63,7 @@ def reproduce(
 
 def _chosen(names: Sequence[str]) -> tuple[list[Table | Figure], tuple[Experiment, ...]]:
     """The tables and figures, and the experiments whose networks are to be measured."""
-    known = (*groups(), inference.NAME)
+    known = (*groups(), study.NAME)
     if not names:
         raise ValueError(f"stbp reproduce needs a name: {', '.join(known)}, or all")
     for name in names:
@@ -71,9 +71,7 @@ def _chosen(names: Sequence[str]) -> tuple[list[Table | Figure], tuple[Experimen
             near = hint(name, (*known, "all"))
             raise ValueError(f"nothing to reproduce is called {name!r}{near} (there are {', '.join(known)}, and all)")
     wanted = known if "all" in names else tuple(dict.fromkeys(names))
-    return [groups()[name] for name in wanted if name in groups()], (
-        inference.studied() if inference.NAME in wanted else ()
-    )
+    return [groups()[name] for name in wanted if name in groups()], (study.studied() if study.NAME in wanted else ())
 
 
 def _walk_through(chosen: Sequence[Table | Figure], studied: Sequence[Experiment], device: Device, json: bool) -> None:
@@ -103,12 +101,12 @@ def _run_and_show(
     studies = {e.name: plan.study(e) for e in studied}
     if json:
         content = [_content(name, group, results, stand_in) for name, group in groups().items() if group in chosen]
-        print_json({"quick": plan.published is None, "groups": content, inference.NAME: studies})
+        print_json({"quick": plan.published is None, "groups": content, study.NAME: studies})
     else:
         for group in chosen:
             _show(group, results, stand_in)
-        for name, study in studies.items():
-            _show_study(name, study)
+        for name, found in studies.items():
+            _show_study(name, found)
         say(
             "\nOurs: the last epoch, mean and standard deviation. Behind a difference: the 95 % t interval of our mean "
             "alone, for the paper's number is one run. Last column: mean, least and greatest of the last ten epochs of "
@@ -122,14 +120,14 @@ def _run_and_show(
         raise ValueError(f"{count} of {len(missing)} runs failed, the others are there; {name}: {errors[0]}")
 
 
-def _show_study(name: str, study: dict[str, Any] | None) -> None:
+def _show_study(name: str, found: dict[str, Any] | None) -> None:
     say(f"\n[bold]Inference: one trained {escape(name)} (not in the paper)[/bold]")
-    if study is None:
-        say(f"not yet run: {inference.COMMAND}")
+    if found is None:
+        say(f"not yet run: {study.COMMAND}")
         return
-    for table in inference.grids(study):
+    for table in study.grids(found):
         say(table)
-    say(inference.NOT_COUNTED)
+    say(study.NOT_COUNTED)
 
 
 def _content(name: str, group: Table | Figure, results: Sequence[dict[str, Any]], stand_in: StandIn) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from stbp.config import SCALED, SEQUENCES
 from stbp.data.image_file import read_image
 from stbp.data.images import encode
 from stbp.ops.spikes import Spikes
-from stbp.train.evaluate import Run, predict, read_out
+from stbp.train.evaluate import Run, device_of, predict, read_out
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
     if recorded and invert:
         raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
     look = _recording if recorded else _image
-    device = next(run.network.parameters()).device
+    device = device_of(run.network)
     predictions = []
     for file, (x, remark) in [(file, look(run, file, invert)) for file in files]:
         with torch.no_grad():

@@ -1,6 +1,6 @@
 """What the neurons of a network do in a window: for plots, health, penalties; of any module that holds our layers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -66,7 +66,7 @@ def name_of(module: torch.nn.Module, default: str) -> str:
     return (_names.get() or {}).get(id(module), default)
 
 
-Tap = Callable[[str, torch.nn.Module, Tensor, Tensor], None]
+Tap = Callable[[str, torch.nn.Module, Any, Tensor], None]
 
 
 def neuron_layers(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
@@ -74,14 +74,28 @@ def neuron_layers(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return {name: module for name, module in net.named_modules() if hasattr(module, "trace")}
 
 
+def synapses(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Layers of synapses by name, ours and torch's: each has a weight for every pair of an output and an input."""
+    return {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(weight := getattr(module, "weight", None), Tensor) and weight.dim() >= 2
+    }
+
+
 @contextmanager
-def tapped(net: torch.nn.Module, tap: Tap) -> Iterator[None]:
-    """Inside, `tap(name, layer, x, o)` is called with input and output of each neuron layer, in their order.
+def tapped(
+    net: torch.nn.Module, tap: Tap, layers: Mapping[str, torch.nn.Module] | None = None
+) -> Iterator[None]:
+    """Inside, `tap(name, layer, x, o)` is called with input and output of each of the layers, in their order.
+
+    Args:
+        layers: by name; those of neurons by default.
 
     The layers run one by one: fused, they keep what they do to themselves. The values are the same.
     """
     handles = []
-    for name, module in neuron_layers(net).items():
+    for name, module in (neuron_layers(net) if layers is None else layers).items():
 
         def hook(module: torch.nn.Module, inputs: tuple[Tensor, ...], o: Tensor, name: str = name) -> None:
             tap(name, module, inputs[0], o)

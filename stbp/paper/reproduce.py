@@ -14,7 +14,7 @@ from stbp.config import Experiment
 from stbp.experiments import results as report
 from stbp.experiments.jobs import Job, cannot_learn, run_all, run_here
 from stbp.files import write_json
-from stbp.paper import inference
+from stbp.paper import study
 from stbp.paper.comparison import StandIn, find, find_stopped
 from stbp.paper.tables import Figure, Table, parts
 
@@ -78,7 +78,7 @@ class Plan:
 
     def study(self, experiment: Experiment) -> dict[str, Any] | None:
         """What was measured of its trained network; None where nothing was."""
-        return inference.read(experiment, self._folders())
+        return study.read(experiment, self._folders())
 
     def measure(self, data: Path | None, device: str) -> list[Path]:
         """Measure the networks that are trained and were not measured; return the files that are written."""
@@ -86,10 +86,8 @@ class Plan:
         for e in self.studied:
             folder = folder_of(e, self.out)
             if self.study(e) is None and _is_finished(folder, e):
-                from stbp.paper import beyond
-
-                found = beyond.measure(folder, data, device)
-                written.append(inference.path(e, self._folder_for([found["trained_at"], found["commit"]])))
+                found = study.measure(folder, data, device)
+                written.append(study.path(e, self._folder_for([found["trained_at"], found["commit"]])))
                 written[-1].parent.mkdir(parents=True, exist_ok=True)
                 write_json(written[-1], found)
         return written

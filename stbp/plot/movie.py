@@ -20,7 +20,7 @@ from stbp.nn.layers import LIF, Linear
 from stbp.ops.spikes import Spikes
 from stbp.plot.sample import about
 from stbp.plot.style import BLUE, GREEN, GREY, INK, LINE, RED, STYLE
-from stbp.train.evaluate import Run
+from stbp.train.evaluate import Run, device_of
 
 DPI = 200  # at 8 inches: twice the 800 pixels that a page gives it
 STEP_MS, LAST_MS = 120, 2500
@@ -42,8 +42,7 @@ def pictures(run: Run, file: Path) -> list[Image.Image]:
     """
     _check(run)
     _, H, W = run.shape
-    x = window_of_file(file, run.experiment, (H, W))
-    x = x.to(next(run.network.parameters()).device)
+    x = window_of_file(file, run.experiment, (H, W)).to(device_of(run.network))
     hidden, output = (trace.o.flatten(2)[:, 0].cpu().numpy() for trace in run.network.record(x)[-2:])
     frames = (x.dense() if isinstance(x, Spikes) else x)[:, 0].cpu().numpy()
     return draw(run, frames, hidden, output)

@@ -13,7 +13,7 @@ from stbp.nn.layers import LIF
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate.curves import REACH
 from stbp.plot.style import BLUE, INK, RED, SKY, capitalised, draw_spikes
-from stbp.train.evaluate import Run, predict, read_out
+from stbp.train.evaluate import Run, device_of, predict, read_out
 
 
 class Layer(NamedTuple):
@@ -38,7 +38,7 @@ class Shot(NamedTuple):
 
 def record(run: Run, samples: DataSet, ids: Int64[torch.Tensor, " B"]) -> tuple[Float[ndarray, "T B N"], list[Layer]]:
     """Input and layers, on the spikes that evaluation draws for these samples."""
-    net, device = run.network, next(run.network.parameters()).device
+    net, device = run.network, device_of(run.network)
     if run.experiment.neuron == "relu":
         raise ValueError(f"{run.experiment.name} is a network without spikes, so there are none to draw")
     x = samples.window(ids, 0, device)

@@ -158,6 +158,11 @@ def predict(o: Float[Tensor, "T B K"]) -> Int64[Tensor, " B"]:
     return o.sum(0).argmax(1)
 
 
+def device_of(net: torch.nn.Module) -> torch.device:
+    """Return the device of a network's parameters."""
+    return next(net.parameters()).device
+
+
 def device_called(name: str) -> torch.device:
     """The device that `auto`, `cpu` or `cuda` stands for.
 

@@ -16,8 +16,7 @@ from stbp import data as data_sets
 from stbp import nn, ops
 from stbp.experiments import results
 from stbp.ops.philox import philox
-from stbp.paper import page
-from stbp.paper.page import samples
+from stbp.paper.page import render, samples
 from stbp.paper.page.content import NONE
 from stbp.paper.quantized import Quantized, dequantized, load
 
@@ -39,7 +38,7 @@ DIGITS = {  # strokes in units of the pad
 
 @pytest.fixture(scope="module")
 def network() -> Quantized:
-    return load(results.FOLDER / page.CANVAS)
+    return load(results.FOLDER / render.CANVAS)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def address(network: Quantized, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(page.render(results.FOLDER, network, samples.Seen()), encoding="utf-8")
+    path.write_text(render.render(results.FOLDER, network, samples.Seen()), encoding="utf-8")
     return path.as_uri()
 
 

@@ -11,15 +11,16 @@ import torch
 from stbp.cli import main
 from stbp.experiments import registry, stats
 from stbp.experiments import results as report
-from stbp.paper import inference, markdown, page, tables
-from stbp.paper.page import beyond, content, gradient, samples, speed
+from stbp.paper import markdown, study, tables
+from stbp.paper.page import beyond, content, gradient, render, samples
 from stbp.paper.page.content import NONE
 from stbp.paper.quantized import load
 
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    return page.render(report.FOLDER, load(report.FOLDER / page.CANVAS), samples.Seen(missing=["nothing was named"]))
+    seen = samples.Seen(missing=["nothing was named"])
+    return render.render(report.FOLDER, load(report.FOLDER / render.CANVAS), seen)
 
 
 class _Reader(HTMLParser):
@@ -152,14 +153,18 @@ def test_the_speed_table_is_the_benchmarks(html: str):
     benchmark = markdown.read_benchmark()
     assert benchmark is not None
     for name, found in benchmark["networks"].items():
-        shown = next(n for n in speed.networks(benchmark) if n.name == name)
+        part, _, note = html.partition(f"<caption><b>{name}</b>")[2].partition("</table>")
         ours = found["subjects"]["stbp"]["step"]["median"]
-        assert shown.timed[0].step == f"{1000 * ours:.3g}"
-        assert f"<b>{name}</b>" in html
-        for timed in shown.timed:
-            ratio = found["subjects"][timed.name]["step"]["median"] / ours
-            assert timed.times == f"{ratio:.1f}"
-        assert len(shown.timed) + len(shown.left_out) == len(found["subjects"])
+        shown = re.findall(r'<th scope="row">(.*?)</th>.*?data-label="step, ms"><span>(.*?)<br>', part, re.DOTALL)
+        shown = [(key.replace("&#39;", "'"), step) for key, step in shown]
+        assert shown[0] == ("stbp", f"{1000 * ours:.3g}")
+        times = re.findall(r'data-label="times ours">(.*?)</td>', part)
+        for (key, step), ratio in zip(shown, times, strict=True):
+            measured = found["subjects"][key]["step"]["median"]
+            assert (step, ratio) == (f"{1000 * measured:.3g}", f"{measured / ours:.1f}")
+        note = note.partition("<table>")[0].replace("&#39;", "'")
+        absent = {key: s["status"] for key, s in found["subjects"].items() if key not in dict(shown)}
+        assert all(f"{key}: {status}" in note for key, status in absent.items())
 
 
 def test_all_trials_are_shown_the_chosen_one_first():
@@ -189,14 +194,14 @@ def test_text_of_results_is_escaped(tmp_path: Path):
     result["runs"][0]["summary"]["health"] = ["<img src=x onerror=alert(1)> & more"]
     result["command"] = 'stbp train "</code><script>alert(2)</script>"'
     (tmp_path / "mnist-mlp.json").write_text(json.dumps(result))
-    html = page.render(tmp_path, None, samples.Seen())
+    html = render.render(tmp_path, None, samples.Seen())
     assert "&lt;img src=x onerror=alert(1)&gt; &amp; more" in html
     assert "<img" not in html
     assert "<script>alert" not in html
 
 
 def test_a_page_of_nothing_says_what_is_missing(tmp_path: Path):
-    html = page.render(tmp_path, None, samples.look(None, tmp_path))
+    html = render.render(tmp_path, None, samples.look(None, tmp_path))
     assert "made without a trained network" in html
     assert "stbp report --out report.html --network runs/mnist-mlp-400-seed0" in html
     assert "There is no result yet." in html
@@ -235,7 +240,7 @@ def test_the_figures_take_the_pages_colours(html: str):
 def test_samples_are_drawn_from_data_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.delenv("STBP_DATA", raising=False)
     assert samples.look(None, None).missing == ["Fig. 4 and 5 show samples, and no data was named: add --data DIR"]
-    seen = samples.look(load(report.FOLDER / page.CANVAS), tmp_path)
+    seen = samples.look(load(report.FOLDER / render.CANVAS), tmp_path)
     assert [text[:7] for text in seen.missing] == ["Fig. 4:", "Fig. 5:"]
     assert (seen.digit, seen.events) == ([], [])
 
@@ -263,7 +268,7 @@ def test_the_command_line_writes_the_page_and_refuses_what_has_no_effect(
 
 
 def test_the_published_network_is_what_its_file_says():
-    found = load(report.FOLDER / page.CANVAS)
+    found = load(report.FOLDER / render.CANVAS)
     assert found.experiment.network == "784-400-10"
     assert sum(s.weight.numel() for s in found.synapses) == 784 * 400 + 400 * 10
     assert all(s.weight.dtype == torch.int8 for s in found.synapses)
@@ -307,7 +312,7 @@ def _measured(name: str, folder: Path) -> dict:
             {"layer": "layer 2 (b)", "synaptic": 30.0, "twin": 20},
         ],
     }
-    path = inference.path(e, folder)
+    path = study.path(e, folder)
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(found))
     return found
@@ -315,18 +320,16 @@ def _measured(name: str, folder: Path) -> dict:
 
 def test_a_measured_network_is_shown_and_another_is_not_yet_run(tmp_path: Path):
     _measured("mnist-mlp-400-tuned", tmp_path)
-    mlp, cnn = beyond.studies(tmp_path)
-    assert [(row.synaptic, row.twin, row.ratio) for row in mlp.operations] == [
-        ("1,500", "1,000", "1.50"),
-        ("30", "20", "1.50"),
-        ("1,530", "1,020", "1.50"),
-    ]
-    assert (cnn.operations, cnn.density) == ((), None)
-    html = page.render(tmp_path, None, samples.Seen())
+    (_, found, density), (_, absent, nothing) = beyond.studies(tmp_path)
+    assert found is not None
+    assert density is not None
+    assert (absent, nothing) == (None, None)
+    html = render.render(tmp_path, None, samples.Seen())
     part = html.partition('<section id="beyond">')[2].partition("</section>")[0]
     assert "12,345" in part
-    assert 'data-label="synaptic operations">1,530<' in part
-    assert inference.NOT_COUNTED in part
+    cells = re.findall(r'data-label="(?:synaptic operations|of the twin|ratio)">(.*?)</td>', part)
+    assert cells == ["1,500", "1,000", "1.50", "30", "20", "1.50", "1,530", "1,020", "1.50"]
+    assert study.NOT_COUNTED in part
     assert re.search(r"mnist-cnn-tuned, \S+: not yet run", part)
     assert "mnist-mlp-400-tuned, 784-400-10: not yet run" not in part
     assert "No firing rates yet" in part
@@ -350,24 +353,30 @@ def test_windows_and_rates_are_points_of_their_results():
     assert ">penalty 0.1<" in drawn
 
 
-def test_how_far_a_gradient_reaches_is_a_share_of_the_last_steps():
+def test_how_far_a_gradient_reaches_is_a_share_of_the_last_steps(tmp_path: Path):
     networks = {
         "recall": {"test_accuracy": 0.75, "samples": 500, "norm": [2.0, 1.0, 0.5], "relative": [1.0, 0.5, 0.25]},
         "recall-sdbp": {"test_accuracy": 0.2, "samples": 500, "norm": [2.0, 0.0, 0.0], "relative": [1.0, 0.0, 0.0]},
     }
     assert beyond.reach({}) is None
-    found = beyond.reach({"command": "python x", "networks": networks})
-    assert found is not None
-    assert found.rows[0] == ("recall", "75.00", ("50", "25", NONE, NONE))
-    assert found.rows[1] == ("recall-sdbp", "20.00", ("0", "0", NONE, NONE))
-    assert found.samples == 500
+    found = {"command": "python x", "networks": networks}
+    drawn = beyond.reach(found)
+    assert drawn is not None
+    assert "recall-sdbp" not in drawn
+    (tmp_path / "reach").mkdir()
+    (tmp_path / "reach" / "gradient.json").write_text(json.dumps(found))
+    part = render.render(tmp_path, None, samples.Seen()).partition('<h3 id="reach">')[2].partition("</table>")[0]
+    rows = part.partition("<tbody>")[2].split("</tr>")[:-1]
+    cells = [re.findall(r">([^<>]*)</td>", row) for row in rows]
+    assert cells == [["75.00", "50", "25", NONE, NONE], ["20.00", "0", "0", NONE, NONE]]
+    assert "500 test samples" in part
 
 
 def test_variants_are_in_their_tables_and_not_among_the_learning_curves(tmp_path: Path):
     short = _result("mnist-mlp-400-tuned", [0.96], T=5)
     (tmp_path / "variants").mkdir()
     (tmp_path / "variants" / "short.json").write_text(json.dumps(short))
-    html = page.render(tmp_path, None, samples.Seen())
+    html = render.render(tmp_path, None, samples.Seen())
     part = html.partition('<h3 id="window">')[2].partition("</table>")[0]
     assert ">96.00<" in part
     assert f'href="#{content.anchor(short)}"' in part

@@ -1,67 +1,36 @@
 """The page's section on what is not in the paper: one trained network measured, and networks trained otherwise."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
 
 from stbp.config import Experiment
-from stbp.paper import inference, tables
+from stbp.paper import study, tables
 from stbp.paper.comparison import find
-from stbp.paper.page import content, figures
-from stbp.paper.page.content import Result, per_cent
+from stbp.paper.page import figures
+from stbp.paper.page.content import Result
 from stbp.paper.page.figures import Line
 
 
-@dataclass(frozen=True)
-class Operations:
-    """Of a layer, per test image: synaptic operations, multiply-accumulates of the twin, how many times as many."""
-
-    layer: str
-    synaptic: str
-    twin: str
-    ratio: str
+def studies(folder: Path) -> list[tuple[Experiment, Result | None, Markup | None]]:
+    """Return the networks that `stbp reproduce inference` measures, what a folder of results has of each, a panel."""
+    found = [(e, study.read(e, [folder])) for e in study.studied()]
+    return [(e, measured, _density(e, measured) if measured else None) for e, measured in found]
 
 
-@dataclass(frozen=True)
-class Study:
-    """One trained network; the panels and rows are empty while it was not measured."""
-
-    name: str
-    network: str
-    T: int
-    samples: str = ""
-    density: Markup | None = None
-    operations: tuple[Operations, ...] = ()
-
-
-def studies(folder: Path) -> list[Study]:
-    """The networks that `stbp reproduce inference` measures, with what a folder of results has of them."""
-    return [_study(e, inference.read(e, [folder])) for e in inference.studied()]
-
-
-def _study(e: Experiment, found: Result | None) -> Study:
-    if found is None:
-        return Study(e.name, e.network, e.T)
+def _density(e: Experiment, found: Result) -> Markup:
     rates, accuracies = ([100 * row[key] for row in found["density"]] for key in ("input_rate", "accuracy"))
     line = Line("test images made lighter or darker", rates, [100 - accuracy for accuracy in accuracies])
     title = f"Input density, {e.network}"
-    density = figures.lines(f"density-{e.name}", title, "mean input, %", "test error, %", [line], log=True)
-    synaptic, twin = inference.total(found)
-    layers = (*found["operations"], {"layer": "all", "synaptic": synaptic, "twin": twin})
-    rows = tuple(
-        Operations(row["layer"], f"{row['synaptic']:,.0f}", f"{row['twin']:,}", f"{row['synaptic'] / row['twin']:.2f}")
-        for row in layers
-    )
-    return Study(e.name, e.network, e.T, f"{found['test_samples']:,}", density, rows)
+    return figures.lines(f"density-{e.name}", title, "mean input, %", "test error, %", [line], log=True)
 
 
 def windows(folder: Path, results: Sequence[Result]) -> Markup | None:
     """Error after t of T steps of one network, beside those of networks trained at T = t; None without either."""
     drawn = []
-    for e in inference.studied():
-        found = inference.read(e, [folder])
+    for e in study.studied():
+        found = study.read(e, [folder])
         if found is not None:
             errors = [100 * (1 - accuracy) for accuracy in found["accuracy_by_step"]]
             drawn.append(Line(f"{e.network}, trained at T = {e.T}", range(1, e.T + 1), errors))
@@ -99,30 +68,15 @@ def _hidden_rate(result: Result) -> float:
     return 100 * sum(run["summary"]["firing_rate"][0] for run in result["runs"]) / len(result["runs"])
 
 
-@dataclass(frozen=True)
-class Reach:
-    """How far back the gradients of trained networks reach: of each, accuracy and the shares BACK steps earlier."""
-
-    panel: Markup
-    rows: tuple[tuple[str, str, tuple[str, ...]], ...]
-    samples: int
-    command: str
-
-
 BACK = (1, 2, 5, 10)
 
 
-def reach(found: Result) -> Reach | None:
-    """From results/reach/gradient.json; None where it is not there."""
-    if not found:
-        return None
-    drawn, rows = [], []
-    for name, network in found["networks"].items():
-        shares = [share or 0.0 for share in network["relative"]]
-        there = [k for k, share in enumerate(shares) if share > 0]
+def reach(found: Result) -> Markup | None:
+    """Return how far back gradients reach, a line for each network of results/reach/gradient.json; None without it."""
+    drawn = []
+    for name, network in found.get("networks", {}).items():
+        there = [(k, share) for k, share in enumerate(network["relative"]) if share]
         if len(there) > 1:
-            drawn.append(Line(name, there, [shares[k] for k in there]))
-        cells = tuple(f"{100 * shares[k]:.3g}" if k < len(shares) else content.NONE for k in BACK)
-        rows.append((name, per_cent(network["test_accuracy"]), cells))
-    panel = figures.lines("reach", "The gradient, k steps back", "steps back", "share of k = 0", drawn, log=True)
-    return Reach(panel, tuple(rows), next(iter(found["networks"].values()))["samples"], found["command"])
+            drawn.append(Line(name, [k for k, _ in there], [share for _, share in there]))
+    title = "The gradient, k steps back"
+    return figures.lines("reach", title, "steps back", "share of k = 0", drawn, log=True) if drawn else None

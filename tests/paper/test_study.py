@@ -10,7 +10,7 @@ from stbp.data.images import ImageSet
 from stbp.experiments import registry
 from stbp.experiments.datasets import for_experiment
 from stbp.ops.spikes import Spikes
-from stbp.paper import beyond, inference
+from stbp.paper import study
 from stbp.train.evaluate import Run, predictions
 from stbp.train.progress import Silent
 from stbp.train.source import source
@@ -34,7 +34,7 @@ def run(folder: Path) -> Run:
 
 def test_accuracy_after_some_steps_is_that_of_a_window_so_long(run: Run):
     _, test = for_experiment(SMALL)
-    found = beyond.accuracy_by_step(run.network, test)
+    found = study.accuracy_by_step(run.network, test)
     assert found[-1] == pytest.approx(run.test_accuracy, abs=1e-7)
     assert found[0] < found[-1]
     for T in (1, 3):
@@ -46,12 +46,12 @@ def test_accuracy_after_some_steps_is_that_of_a_window_so_long(run: Run):
 
 def test_density_is_that_of_the_input_and_one_is_the_test_set_itself(run: Run):
     _, test = for_experiment(SMALL)
-    found = {row.scale: row for row in beyond.accuracy_by_density(run.network, test)}
-    assert found[1.0].accuracy == run.test_accuracy
-    assert found[1.0].input_rate == test.rate()
-    assert found[0.5].input_rate == pytest.approx(found[1.0].input_rate / 2, rel=0.02)
-    assert found[4.0].input_rate < 4 * found[1.0].input_rate  # no pixel fires more often than in every step
-    assert found[0.1].accuracy < found[1.0].accuracy
+    found = {row["scale"]: row for row in study.accuracy_by_density(run.network, test)}
+    assert found[1.0]["accuracy"] == run.test_accuracy
+    assert found[1.0]["input_rate"] == test.rate()
+    assert found[0.5]["input_rate"] == pytest.approx(found[1.0]["input_rate"] / 2, rel=0.02)
+    assert found[4.0]["input_rate"] < 4 * found[1.0]["input_rate"]  # no pixel fires more often than in every step
+    assert found[0.1]["accuracy"] < found[1.0]["accuracy"]
 
 
 def test_operations_are_spikes_times_the_neurons_they_reach(run: Run):
@@ -60,11 +60,11 @@ def test_operations_are_spikes_times_the_neurons_they_reach(run: Run):
     x = test.window(ids, 0, torch.device("cpu"))
     assert isinstance(x, Spikes)
     hidden = run.network.record(x)[0].o
-    first, second = beyond.operations(run.network, test)
-    assert first.synaptic == pytest.approx(30 * x.dense().sum().item() / len(test))
-    assert second.synaptic == pytest.approx(10 * hidden.sum().item() / len(test))
-    assert (first.twin, second.twin) == (64 * 30, 30 * 10)
-    assert first.layer == "layer 0 (Linear 64-30)"
+    first, second = study.operations(run.network, test)
+    assert first["synaptic"] == pytest.approx(30 * x.dense().sum().item() / len(test))
+    assert second["synaptic"] == pytest.approx(10 * hidden.sum().item() / len(test))
+    assert (first["twin"], second["twin"]) == (64 * 30, 30 * 10)
+    assert first["layer"] == "layer 0 (Linear 64-30)"
 
 
 @pytest.mark.parametrize(("row", "column", "reached"), [(0, 0, 1), (0, 2, 3), (2, 2, 9), (5, 4, 2)])
@@ -73,22 +73,22 @@ def test_a_pixel_reaches_as_many_neurons_of_a_map_as_kernels_cover_it(row: int, 
     images[:, :, row, column] = 255  # fires in every step
     samples = ImageSet(images, torch.zeros(3, dtype=torch.int64), ("a", "b"))
     e = SMALL.replace(network="6x6-4C3-P2-2", T=7)
-    conv, dense = beyond.operations(nn.build(e.network), Windows(samples, e.window))
-    assert conv.synaptic == 7 * 4 * reached
-    assert (conv.twin, dense.twin) == (4 * 4 * 4 * 9, 4 * 2 * 2 * 2)
-    assert dense.synaptic <= 7 * dense.twin
+    conv, dense = study.operations(nn.build(e.network), Windows(samples, e.window))
+    assert conv["synaptic"] == 7 * 4 * reached
+    assert (conv["twin"], dense["twin"]) == (4 * 4 * 4 * 9, 4 * 2 * 2 * 2)
+    assert dense["synaptic"] <= 7 * dense["twin"]
 
 
 def test_what_is_measured_says_of_what_and_reads_as_tables(folder: Path, run: Run):
-    found = beyond.measure(folder)
+    found = study.measure(folder)
     assert found["experiment"] == {k: v for k, v in SMALL.flat().items() if k not in ("seed", "fold", "folds")}
     assert found["trained_at"] == run.summary["commit"]
     assert len(found["accuracy_by_step"]) == SMALL.T
-    assert len(found["density"]) == len(beyond.SCALES)
-    synaptic, twin = inference.total(found)
-    assert twin == 64 * 30 + 30 * 10
-    assert 0 < synaptic < SMALL.T * twin
-    assert [grid.row_count for grid in inference.grids(found)] == [SMALL.T, len(beyond.SCALES), 3]
+    assert len(found["density"]) == len(study.SCALES)
+    *layers, last = study.rows(found)
+    assert (len(layers), last["layer"], last["twin"]) == (2, "all", 64 * 30 + 30 * 10)
+    assert 0 < last["synaptic"] < SMALL.T * last["twin"]
+    assert [grid.row_count for grid in study.grids(found)] == [SMALL.T, len(study.SCALES), 3]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_what_is_measured_says_of_what_and_reads_as_tables(folder: Path, run: Ru
 def test_what_cannot_be_measured_is_refused(experiment, message: str, tmp_path: Path):
     stbp.fit(experiment.replace(epochs=1), out=tmp_path / "run", report=Silent())
     with pytest.raises(ValueError, match=message):
-        beyond.measure(tmp_path / "run")
+        study.measure(tmp_path / "run")
 
 
 def test_an_unfinished_run_is_refused(folder: Path, tmp_path: Path):
@@ -110,14 +110,14 @@ def test_an_unfinished_run_is_refused(folder: Path, tmp_path: Path):
         if file.name != "summary.json":
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match="holds no finished run"):
-        beyond.measure(tmp_path)
+        study.measure(tmp_path)
 
 
 def test_published_measurements_are_of_the_networks_that_are_studied():
-    names = {e.name for e in inference.studied()}
+    names = {e.name for e in study.studied()}
     for path in (FOLDER / "beyond").glob("*.json"):
         assert path.stem in names
-        found = inference.read(registry.experiment(path.stem), [FOLDER])
+        found = study.read(registry.experiment(path.stem), [FOLDER])
         assert found is not None
         assert found["experiment"]["name"] == path.stem
         assert not found["commit"].endswith("+")
