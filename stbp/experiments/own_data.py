@@ -22,7 +22,7 @@ _IMAGES = ("encoding", "elastic", "image_size")
 
 
 def read(experiment: Experiment, data: str | Path | None) -> tuple[Experiment, Sequence[Samples]]:
-    """The experiment, with sensor and length of a step as the data have them, and its sets: one where none is a test set.
+    """The experiment, with sensor and step as the data have them, and its sets: one where none is a test set.
 
     Raises:
         DataError: as `stbp.data.folder.load`; no folder is named. ValueError: a field has no effect on such data.

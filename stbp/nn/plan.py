@@ -74,16 +74,14 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, names: Sequence
         x: input of the first layer, `[T, B, ...]`.
         names: names of the layers, for the record of what ran.
     """
-    packed = isinstance(x, Spikes)
-    if not (dispatch.fused(others=(x.bits,)) if isinstance(x, Spikes) else dispatch.fused(x)):
-        return Run(reason=dispatch.why_not(others=(x.bits,)) if isinstance(x, Spikes) else dispatch.why_not(x))
     if _everything_is_watched():
         return Run(reason="a global hook is called with every layer")
     parts, ends, reason = _parts(modules, x.device.type)
     pieces = tuple(part.piece for part in parts)
-    stages, used, why = _joined(pieces, tuple(x.shape[2:]), packed)
+    stages, used, why = _joined(pieces, tuple(x.shape[2:]), isinstance(x, Spikes))
     curves = {stage.neuron.surrogate for stage in stages if stage.neuron is not None}
-    if lacking := dispatch.why_not_fused(others=(x.bits if isinstance(x, Spikes) else x,), curves=curves):
+    floats, bits = ((), (x.bits,)) if isinstance(x, Spikes) else ((x,), ())
+    if lacking := dispatch.why_not_fused(*floats, others=bits, curves=curves):
         return Run(reason=lacking)
     length = ends[used - 1] if used else 0
     parameters = [tensor for part in parts[:used] for tensor in part.tensors]

@@ -84,9 +84,7 @@ def synapses(net: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 @contextmanager
-def tapped(
-    net: torch.nn.Module, tap: Tap, layers: Mapping[str, torch.nn.Module] | None = None
-) -> Iterator[None]:
+def tapped(net: torch.nn.Module, tap: Tap, layers: Mapping[str, torch.nn.Module] | None = None) -> Iterator[None]:
     """Inside, `tap(name, layer, x, o)` is called with input and output of each of the layers, in their order.
 
     Args:

@@ -1,4 +1,4 @@
-"""Checks that refuse by name what the operators' derivatives are not: they are first ones, backward, of plain tensors."""
+"""Checks that refuse, by name, derivatives that the operators do not have: they have first ones, backward."""
 
 import torch
 from torch import Tensor

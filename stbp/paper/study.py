@@ -166,10 +166,11 @@ def operations(net: "Module", samples: "Windows") -> list[dict[str, Any]]:
 
 
 def _batches(net: "Module", samples: "Windows") -> "Iterator[Batch]":
+    """All samples as evaluation sees them, on the network's device."""
     from stbp.train.evaluate import device_of
     from stbp.train.source import source
 
-    return source(samples).batches(0, device_of(net))
+    return source(samples, None, samples.seed, device_of(net), "samples").plain()
 
 
 def _additions(layer: Any, x: "Tensor | Spikes") -> float:

@@ -33,7 +33,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_kernels_know_the_surrogates_by_their_numbers():
-    assert tuple(native.names("stbp_curves")) == get_args(Surrogate)
+    assert native.curves() == get_args(Surrogate)
 
 
 def test_the_structures_have_the_size_that_the_kernels_expect():
@@ -44,7 +44,7 @@ def test_the_structures_have_the_size_that_the_kernels_expect():
 
 def test_the_readme_explains_what_the_kernels_report():
     readme = (Path(ops.__file__).parent / "README.md").read_text()
-    assert all(f"`{name}`" in readme for name in native.names("stbp_paths") if name)
+    assert all(f"`{name}`" in readme for name in native.paths() if name)
 
 
 NEURON = Neuron.of(0.3, 0.5, "rectangle", 1.0)
