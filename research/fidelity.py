@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stbp.camera.transfer import FITTED, number
+from stbp.camera.mnist_simulated import FITTED, number
 from stbp.data.error import DataError
 from stbp.data.events.frames.options import SACCADE_US
 from stbp.data.events.sets import SENSOR, EventSet, load_events

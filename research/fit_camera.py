@@ -24,8 +24,8 @@ import track_image as track
 from stbp import __version__
 from stbp.camera.camera import Camera, presets
 from stbp.camera.dataset import read_source
+from stbp.camera.mnist_simulated import number
 from stbp.camera.model import simulate
-from stbp.camera.transfer import number
 from stbp.data.error import DataError
 from stbp.data.events.sets import load_events
 from stbp.files import write_json

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import stbp
-from stbp.camera.transfer import FITTED, SHOWN, number
+from stbp.camera.mnist_simulated import FITTED, SHOWN, number
 from stbp.data.dataset import Windows
 from stbp.data.events.sets import joined, load_events
 from stbp.data.events.windows import EventWindows

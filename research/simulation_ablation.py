@@ -22,7 +22,7 @@ import torch
 import stbp
 from stbp.camera.camera import Camera, presets
 from stbp.camera.dataset import simulate_set, splits_of
-from stbp.camera.transfer import FOLDER, SHOWN
+from stbp.camera.mnist_simulated import FOLDER, SHOWN
 from stbp.data import load
 from stbp.data.events import source
 from stbp.data.events.sets import NAME

@@ -53,7 +53,7 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[Samples, S
     if experiment.dataset in SEQUENCES:
         return _sequences(experiment, data)
     if experiment.dataset == "mnist-simulated":
-        from stbp.camera.transfer import load_transfer
+        from stbp.camera.mnist_simulated import load_transfer
 
         return load_transfer(data)
     if experiment.dataset in RECORDED:

@@ -75,6 +75,11 @@ def _by_adam(printed: Experiment) -> Experiment:
     return printed.replace(name=f"{printed.name}-adam", optimizer="adam", learning_rate=rate, bias=biases)
 
 
+def _sdbp(experiment: Experiment) -> Experiment:
+    """Return the ablation, SDBP. Its gate keeps nothing behind a spike, where the paper's keeps under a thousandth."""
+    return experiment.replace(name=f"{experiment.name}-sdbp", gate="spatial")
+
+
 _MNIST_MLP = Experiment.of(name="mnist-mlp", dataset="mnist", network="784-800-10", epochs=12)
 _MNIST_MLP_400 = _MNIST_MLP.replace(name="mnist-mlp-400", network="784-400-10")
 _MNIST_CNN = _MNIST_MLP.replace(name="mnist-cnn", network="28x28-15C5-P2-40C5-P2-300-10", T=10, epochs=10)
@@ -136,14 +141,6 @@ _ADDING = Experiment.of(
     learning_rate=2e-3,
 )  # fmt: skip
 _RECALL = _ADDING.replace(name="recall", dataset="recall", network="21-100-8", T=20, epochs=10)
-
-
-def _sdbp(experiment: Experiment) -> Experiment:
-    """The same trained without gradients through time.
-
-    Its gate keeps nothing behind a spike, where the paper's keeps under a thousandth.
-    """
-    return experiment.replace(name=f"{experiment.name}-sdbp", gate="spatial")
 
 
 _ENTRIES = (

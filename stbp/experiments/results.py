@@ -57,10 +57,10 @@ def join(folders: Sequence[Path], earlier: dict[str, Any] | None = None) -> tupl
     if not folders:
         raise ValueError("name the run folders that the result is made of")
     runs = [_read(folder) for folder in folders] + ([] if earlier is None else _runs(earlier))
-    first = _neutral(runs[0][0])
+    first = family(runs[0][0])
     sources = [*map(str, folders), *["the earlier result"] * (len(runs) - len(folders))]
     for source, (experiment, _, _) in zip(sources, runs, strict=True):
-        if _neutral(experiment) != first:
+        if family(experiment) != first:
             raise ValueError(
                 f"{source} is a run of another experiment than {folders[0]}: only their seeds or folds may differ"
             )
@@ -98,9 +98,9 @@ def _runs(result: dict[str, Any]) -> list[tuple[Experiment, dict[str, Any], list
     return [(experiment.replace(seed=run["summary"]["seed"]), run["summary"], run["metrics"]) for run in result["runs"]]
 
 
-def _neutral(experiment: Experiment) -> Experiment:
-    """What runs that belong together have in common."""
-    return experiment.replace(seed=0, fold=None if experiment.fold is None else 0)
+def family(run: Experiment) -> Experiment:
+    """Return the experiment that a run with its seed or fold belongs to: that of seed 0 and fold 0."""
+    return run.replace(seed=0, fold=None if run.fold is None else 0)
 
 
 def _read(folder: Path) -> tuple[Experiment, dict[str, Any], list[dict[str, Any]]]:

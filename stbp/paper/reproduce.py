@@ -183,7 +183,7 @@ class _Board:
         """`quiet`: no line for each run."""
         self.jobs, self.places, self.plan, self.quiet = jobs, places, plan, quiet
         self.epochs = dict.fromkeys(jobs, 0.0)  # done, of every run that goes on or is to come
-        self.family = {job: _family(job.experiment) for job in jobs}
+        self.family = {job: report.family(job.experiment) for job in jobs}
         self.since: dict[Job, tuple[float, float]] = {}  # when a run began here, and at which epoch
         self.pace: dict[str, float] = {}  # seconds an epoch, by experiment
         self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
@@ -239,11 +239,6 @@ class _Board:
 
     def close(self) -> None:
         self.bars.stop()
-
-
-def _family(run: Experiment) -> Experiment:
-    """The experiment that a run with its seed or fold belongs to, as `wanted` has it."""
-    return run.replace(seed=0, fold=None if run.folds is None else 0)
 
 
 def _name(job: Job) -> str:

@@ -12,8 +12,8 @@ import torch
 
 from stbp.camera import dataset
 from stbp.camera.camera import Camera, presets
+from stbp.camera.mnist_simulated import FITTED, SHOWN, load_transfer, number
 from stbp.camera.model import simulate
-from stbp.camera.transfer import FITTED, SHOWN, load_transfer, number
 from stbp.data import ImageSet, load, read_events
 from stbp.data.error import DataError
 from stbp.data.events.formats import nmnist

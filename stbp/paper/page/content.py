@@ -2,9 +2,10 @@
 
 import math
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
@@ -39,13 +40,10 @@ class Measured:
     anchor: str | None
 
 
-@dataclass(frozen=True)
-class Line:
-    """A row of a table: what the paper prints, and ours."""
+class Line(NamedTuple):
+    """A row of a table, and what ours gave."""
 
     row: Row
-    printed: str
-    interval: str
     ours: tuple[Measured, ...]
 
 
@@ -64,17 +62,14 @@ def marked(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def span(low: float, high: float) -> str:
+def span(ends: tuple[float, float]) -> str:
     """An interval of fractions, in per cent."""
-    return f"[{per_cent(low)}, {per_cent(high)}]"
+    return f"[{per_cent(ends[0])}, {per_cent(ends[1])}]"
 
 
 def lines(table: tables.Table, results: Sequence[Result]) -> list[Line]:
     """The rows of a table, each with what our experiments gave."""
-    return [
-        Line(row, per_cent(row.printed), "" if row.interval is None else span(*row.interval), ours)
-        for row, ours in zip(table.rows, measured(table, results), strict=True)
-    ]
+    return list(map(Line, table.rows, measured(table, results)))
 
 
 def measured(group: tables.Table | tables.Figure, results: Sequence[Result]) -> list[tuple[Measured, ...]]:
@@ -122,7 +117,7 @@ def _worded(found: comparison.Measured, experiment: Experiment, results: Sequenc
         found.command,
         report.accuracy(result),
         found.over,
-        NONE if last is None or last.n < 10 else f"{per_cent(last.mean)} {span(last.low, last.high)}",
+        NONE if last is None or last.n < 10 else f"{per_cent(last.mean)} {span((last.low, last.high))}",
         NONE if difference is None else signed(100 * difference.mean),
         NONE if difference is None else _uncertainty(found.accuracy, result["runs"][0]["summary"]),
         tuple(remarks),
@@ -159,74 +154,31 @@ def settings(experiment: Experiment) -> dict[str, str]:
     return found
 
 
-@dataclass(frozen=True)
-class Sheet:
-    """All that is known of one result: settings, command, every run."""
-
-    anchor: str
-    name: str
-    accuracy: str
-    over: str
-    command: str
-    settings: dict[str, str]
-    # Seed or fold, test accuracy, seconds, commit of every run.
-    runs: list[dict[str, Any]]
-    versions: str
-    # What stbp said of the networks' health, of all runs.
-    health: list[str]
-
-
-def sheets(results: Sequence[Result]) -> list[Sheet]:
-    """A sheet for each result."""
+def sheets(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return all that is known of each result: settings, command, every run."""
     return [
-        Sheet(
-            anchor(result),
-            of(result).name,
-            report.accuracy(result),
-            report.over(result),
-            result["command"],
-            settings(of(result)),
-            [_run(index, run, "folds" in result) for index, run in enumerate(result["runs"])],
-            ", ".join(f"{k} {v}" for k, v in result["runs"][0]["summary"]["versions"].items()),
-            list(dict.fromkeys(text for run in result["runs"] for text in run["summary"].get("health", []))),
-        )
+        {
+            "anchor": anchor(result),
+            "name": of(result).name,
+            "accuracy": report.accuracy(result),
+            "over": report.over(result),
+            "settings": settings(of(result)),
+            "summaries": [run["summary"] for run in result["runs"]],
+            "health": list(dict.fromkeys(text for run in result["runs"] for text in run["summary"].get("health", []))),
+            **result,
+        }
         for result in results
     ]
 
 
-def _run(index: int, run: dict[str, Any], folds: bool) -> dict[str, Any]:
-    summary = run["summary"]
-    rates = ", ".join(per_cent(rate, 1) for rate in summary.get("firing_rate") or [])
-    return {
-        "name": f"fold {index}" if folds else f"seed {summary['seed']}",
-        "accuracy": per_cent(summary["test_accuracy"]),
-        "training": per_cent(summary.get("train_accuracy")),
-        "rates": rates or NONE,
-        "seconds": f"{summary['seconds']:,.0f}",
-        "commit": summary["commit"],
-    }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One setting that was tried on validation samples."""
-
-    fields: str
-    accuracy: str
-    spread: str
-    best: bool
-
-
-def trials(tuning: Result) -> list[Trial]:
-    """What was tried for an experiment, best first, each with the fields in which the trials differ."""
+def trials(tuning: Result) -> list[tuple[str, list[float], bool]]:
+    """Return what was tried for an experiment, best first: the fields that differ, accuracies, the best or not."""
     tried = tuning["trials"]
-    names = list(dict.fromkeys(name for trial in tried for name in trial["fields"]))
+    names = dict.fromkeys(name for trial in tried for name in trial["fields"])
     common = [n for n in names if len({str(trial["fields"].get(n)) for trial in tried}) == 1]
-    means = [stats.estimate(trial["validation_accuracy"]).mean for trial in tried]
     rows = []
-    for mean, trial in sorted(zip(means, tried, strict=True), key=lambda found: -found[0]):
-        values = trial["validation_accuracy"]
+    for trial in sorted(tried, key=lambda trial: -statistics.mean(trial["validation_accuracy"])):
         text = ", ".join(f"{name} {value}" for name, value in trial["fields"].items() if name not in common)
-        best = trial["fields"] == tuning["best"] if "best" in tuning else mean == max(means)
-        rows.append(Trial(text or "as registered", per_cent(mean), span(min(values), max(values)), best))
+        best = trial["fields"] == tuning["best"] if "best" in tuning else not rows
+        rows.append((text or "as registered", trial["validation_accuracy"], best))
     return rows

@@ -82,7 +82,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"per_cent": content.per_cent, "marked": content.marked, "as": format}
+    environment.filters |= {"per_cent": content.per_cent, "marked": content.marked, "span": content.span, "as": format}
     return environment.get_template("page.html").render(
         style=_source("page.css"),
         scripts=[_source(name) for name in ("network.js", "canvas.js", "page.js")],
