@@ -150,6 +150,7 @@ class Call:
             shares = {"forward": report.events, "weight": math.nan, "input": report.gradient}
             name = stage.layer if layer is None else layer
             for step in steps:
-                kernel = native.paths()[getattr(report, step)]
+                alone = "window" if stage.kind == "current" and step != "weight" else ""  # neurons behind a current
+                kernel = native.paths()[getattr(report, step)] or alone
                 if kernel:
-                    dispatch.note(_OPERATORS[stage.kind], step, kernel, shares[step], name)
+                    dispatch.note(_OPERATORS[stage.kind], step, kernel, math.nan if alone else shares[step], name)
