@@ -145,12 +145,14 @@ class Call:
         """Tell the watcher, if there is one, what was taken, and by which layers: `layer`, or the stages' own."""
         if not dispatch.watched():
             return
+        names = native.names("stbp_paths")
         reports = (_Report * len(self.stages)).from_buffer(self.words, self.form.reports)
         for stage, report in zip(self.stages, reports, strict=True):
             shares = {"forward": report.events, "weight": math.nan, "input": report.gradient}
             name = stage.layer if layer is None else layer
             for step in steps:
-                alone = "window" if stage.kind == "current" and step != "weight" else ""  # neurons behind a current
-                kernel = native.paths()[getattr(report, step)] or alone
+                kernel = names[getattr(report, step)]
+                if stage.kind == "current" and step != "weight":
+                    kernel = "window"
                 if kernel:
-                    dispatch.note(_OPERATORS[stage.kind], step, kernel, math.nan if alone else shares[step], name)
+                    dispatch.note(_OPERATORS[stage.kind], step, kernel, shares[step], name)

@@ -22,8 +22,6 @@ class _Loaded(NamedTuple):
     library: ctypes.CDLL | None
     isa: str | None = None
     why_not: str = ""
-    curves: tuple[str, ...] = ()
-    paths: tuple[str, ...] = ()
 
 
 class _Symbol(ctypes.Structure):  # Dl_info of dlfcn.h
@@ -53,6 +51,18 @@ def call(name: str, *arguments: Any) -> Any:
     return getattr(library, name)(*arguments)
 
 
+def names(function: str) -> tuple[str, ...]:
+    """Names that a function of the loaded library lists, in the order of their numbers.
+
+    Raises:
+        RuntimeError: there is no library.
+    """
+    library = kernels()
+    if library is None:
+        raise RuntimeError(why_not())
+    return tuple(ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(","))
+
+
 def isa() -> str | None:
     """The instruction set of the loaded kernels, None without kernels."""
     return _load().isa
@@ -60,12 +70,7 @@ def isa() -> str | None:
 
 def curves() -> tuple[str, ...]:
     """Names of the surrogates that the loaded kernels know, in the order of their numbers; none without kernels."""
-    return _load().curves
-
-
-def paths() -> tuple[str, ...]:
-    """Names of what the loaded kernels report to have run, in the order of their numbers; none without kernels."""
-    return _load().paths
+    return names("stbp_curves") if kernels() else ()
 
 
 def supported() -> list[str]:
@@ -119,13 +124,7 @@ def _load() -> _Loaded:
         return _Loaded(None, why_not=why)
     isa = usable[0] if wanted == "auto" else wanted
     _warn_if_stale(_path(isa))
-    library = ctypes.CDLL(str(_path(isa)))
-    return _Loaded(library, isa, curves=_names(library, "stbp_curves"), paths=_names(library, "stbp_paths"))
-
-
-def _names(library: ctypes.CDLL, function: str) -> tuple[str, ...]:
-    """The names that a function lists, separated by commas."""
-    return tuple(ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(","))
+    return _Loaded(ctypes.CDLL(str(_path(isa))), isa)
 
 
 @functools.cache

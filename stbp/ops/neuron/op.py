@@ -228,8 +228,8 @@ def check_neuron(decay: float, threshold: float, surrogate: str, width: float, g
     for name, value in (("decay", decay), ("threshold", threshold), ("width", width)):
         if isinstance(value, Tensor):
             raise ValueError(
-                f"{name} must be a number, for constants that are learnt, or one for each neuron, are not built yet; "
-                f"got a {type(value).__name__} of {list(value.shape)}: give a number"
+                f"{name} must be a number: learnt constants, and one for each neuron, are not built yet; got a "
+                f"{type(value).__name__} of {list(value.shape)}; give a number, of a tensor with one value its item()"
             )
     if not 0 <= decay < 1:
         raise ValueError(f"decay must lie in [0, 1): it is the share of u kept from one step to the next; got {decay}")
