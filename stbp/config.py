@@ -282,7 +282,7 @@ class Training(Fields):
             raise ValueError("patience needs a validation split to watch; set validation to a number of samples")
 
     def rate_factor(self, epoch: int, progress: float) -> float:
-        """What the learning rate is multiplied by in epoch `epoch` (from 0), after a share `progress` of its steps."""
+        """Factor of the learning rate in epoch `epoch` (from 0), after a share `progress` in [0, 1) of its steps."""
         if self.rates.schedule == "cosine":
             return (1 + math.cos(math.pi * (epoch + progress) / self.epochs)) / 2
         if self.rates.step_epochs is not None and self.rates.step_factor is not None:

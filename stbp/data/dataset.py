@@ -1,4 +1,4 @@
-"""What training, evaluation and plots ask of a data set, whatever its samples are."""
+"""Data sets as training, evaluation and plots see them, whatever their samples are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

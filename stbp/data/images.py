@@ -57,7 +57,7 @@ class ImageSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one image: C, H, W."""
+        """Shape of one image: C, H, W."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 

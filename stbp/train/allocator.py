@@ -1,4 +1,4 @@
-"""What the C library does with memory that a training step frees."""
+"""Memory that a training step frees: the C library is told to keep it for the next step."""
 
 import ctypes
 import os
@@ -11,9 +11,8 @@ KEPT, FROM_HEAP = 1 << 30, 32 << 20  # bytes: free at the heap's end and kept; t
 def keep_freed_memory() -> None:
     """Let this process keep what a step frees for the next one.
 
-    glibc gives much of it back after some steps and has it faulted in again, page by page, in the next: in every
-    second process an epoch of `mnist-mlp` took a fifth longer (LOG.md). For a process of our own, since it holds for
-    all of it. Where the C library is another one, or the environment says what malloc is to do, nothing happens.
+    glibc gives much of it back after some steps and has it faulted in again, page by page, in the next, which makes
+    whole epochs slower (LOG.md). Call it in a process of our own alone: it holds for all of the process. Where the C library is another one, or the environment says what malloc is to do, nothing happens.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return

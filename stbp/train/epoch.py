@@ -52,7 +52,7 @@ class Progress:
             self.samples += int(samples)
 
     def metrics(self, validation: float | None, test: float | None, rates: list[float]) -> dict[str, Any]:
-        """What `metrics.jsonl` holds of the epoch that has just ended."""
+        """The line of `metrics.jsonl` for the epoch that has just ended."""
         return {
             "epoch": self.epoch + 1,
             "train_loss": self.loss_sum / self.samples,

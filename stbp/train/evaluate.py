@@ -1,4 +1,4 @@
-"""What a trained network is worth: `evaluate`, and runs read back from their folders."""
+"""Accuracy of trained networks, `evaluate`, and runs read back from their folders."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +53,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network made of a data set."""
+    """The answers of a network to a data set, counted."""
 
     # Rows: true class; columns: predicted class; number of samples.
     confusion: Tensor
@@ -65,7 +65,7 @@ class Evaluation:
         return self.confusion.diagonal().sum().item() / max(1, int(self.confusion.sum()))
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Of every class: name, samples, recall and precision (None where nothing was, or was called, that class)."""
+        """Name, samples, recall and precision of each class; None where no sample is, or is called, of that class."""
         rows = []
         for index, name in enumerate(self.classes):
             right, samples, called = (

@@ -140,7 +140,7 @@ def _learner(
     device: torch.device,
     graph: bool,
 ) -> tuple[Learner, StepGraph | None]:
-    """What takes the steps, and their graph where one is asked for."""
+    """The learner that takes the steps, and the graph of a step where one is asked for."""
     own_loss = None if isinstance(loss, str) else loss
     make = None if isinstance(optimizer, str) else optimizer
     samples = check(settings.training, train, device) if graph else None

@@ -1,4 +1,4 @@
-"""What makes spiking networks fail silently, found in one batch and said in words, with what to change."""
+"""Health of a spiking network: silent failures, found in one batch and said in words, with what to change."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

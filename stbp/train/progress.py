@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 @runtime_checkable
 class Reporter(Protocol):
-    """What `fit` tells of its progress."""
+    """Receives the progress of `fit`."""
 
     def say(self, text: str) -> None:
         """One line that must not be missed."""

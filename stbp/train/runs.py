@@ -142,17 +142,17 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 
 def header(settings: Settings, progress: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, shape and classes."""
+    """The JSON of a checkpoint, without shape and classes."""
     return {"experiment": settings.flat(), "progress": progress, **_machine(device)}
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
-    """On what rounding depends."""
+    """Facts on which rounding depends."""
     return {"threads": torch.get_num_threads(), "torch": torch.__version__, "device": device.type}
 
 
 def changes(saved: Checkpoint, device: torch.device) -> list[str]:
-    """What differs from the machine that a run was begun on, a line each."""
+    """Differences from the machine that a run was begun on, a line each."""
     return [
         f"the run was begun with {name} {saved.header[name]}, now {now}: sums may round differently"
         for name, now in _machine(device).items()
@@ -171,7 +171,7 @@ def summary(
     training_samples: int,
     test_samples: int,
 ) -> dict[str, Any]:
-    """What `summary.json` holds, beside the metrics of the last epoch."""
+    """The content of `summary.json`."""
     last = history[-1]
     return {
         "experiment": settings.name,
@@ -196,7 +196,7 @@ def summary(
 
 
 def versions() -> dict[str, str]:
-    """What a number may depend on, beside the commit."""
+    """Versions on which a number may depend."""
     return {"stbp": stbp.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 

@@ -173,7 +173,7 @@ class Loaded:
         return (self._batch(loaded) for step, loaded in enumerate(self._loaded(epoch)) if step >= first)
 
     def _loaded(self, epoch: int) -> Iterator[Any]:
-        """What the loader gives in an epoch, with torch's random numbers set before each batch."""
+        """Batches of an epoch as the loader gives them; torch's random numbers are set before each."""
         reseed(self.seed, epoch)
         if self.loader.generator is not None:
             self.loader.generator.manual_seed(self.seed + epoch)
@@ -244,7 +244,7 @@ def source(given: Given, how: Window | None, seed: int, device: torch.device, na
 
 
 def opened(given: Given, how: Window | None, seed: int, name: str) -> DataSet | Pair | Dataset[Any] | DataLoader[Any]:
-    """What was given, checked; images with how they become windows."""
+    """The given samples, checked; images together with how they become windows."""
     if isinstance(given, tuple | list) and len(given) == 2 and all(isinstance(part, Tensor) for part in given):
         x, y = given
         _check_pair(x, y, name, how)

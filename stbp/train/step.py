@@ -100,7 +100,7 @@ class Learner:
         set_rates(self.optimizer, [factor * first for first in self.first_rates])
 
     def column(self, index: int) -> str:
-        """What a column of a step's row is, in words."""
+        """Meaning of a column of a step's row, in words."""
         named = [(name, p) for name, p in self.net.named_parameters()]
         words = ["the loss", "the number of right answers", "the number of samples"]
         words += [f"the gradient of {self._words(name)}" for name, p in named if p.grad is not None]
@@ -126,7 +126,7 @@ class Learner:
         return [*tensors, *(v for s in self.optimizer.state.values() for v in s.values())]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds of it.
+        """The tensors of a checkpoint.
 
         Raises:
             ValueError: the optimiser keeps something that is neither a tensor nor a number.
