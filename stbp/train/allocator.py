@@ -12,7 +12,8 @@ def keep_freed_memory() -> None:
     """Let this process keep what a step frees for the next one.
 
     glibc gives much of it back after some steps and has it faulted in again, page by page, in the next, which makes
-    whole epochs slower (LOG.md). Call it in a process of our own alone: it holds for all of the process. Where the C library is another one, or the environment says what malloc is to do, nothing happens.
+    whole epochs slower (LOG.md). Call it in a process of our own alone: it holds for all of the process. Where the C
+    library is another one, or the environment says what malloc is to do, nothing happens.
     """
     if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return
