@@ -7,7 +7,7 @@ import torch
 
 from stbp.config import Experiment
 from stbp.data.dataset import DataSet
-from stbp.experiments.datasets import for_experiment, ready
+from stbp.experiments.datasets import ready
 from stbp.experiments.registry import experiment as experiment_called
 from stbp.nn.build import parse
 from stbp.train import evaluate as evaluation
@@ -93,7 +93,7 @@ def evaluate(
     if isinstance(run.settings, Experiment):
         if test is not None:
             raise ValueError("test has no effect on the run of an experiment, which names its data set; omit it")
-        test = for_experiment(run.settings, data)[1]
+        test = ready(run.settings, data).test
         for what, there, here in (("shape", run.shape, test.shape), ("classes", run.classes, test.classes)):
             if there != here:
                 raise ValueError(

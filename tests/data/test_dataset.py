@@ -1,6 +1,7 @@
 """The loop trains on anything that keeps the contract of `DataSet`."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 import stbp
 from stbp.config import Experiment, Window
 from stbp.data import DataSet, ImageSet, Windows, load
+from stbp.experiments.datasets import Ready
 from stbp.ops.spikes import Spikes
 from stbp.plot import runs
 from stbp.train.progress import Silent
@@ -49,7 +51,7 @@ class Flashes:
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> tuple[DataSet, DataSet]:
     found = Flashes(60), Flashes(20)
-    monkeypatch.setattr("stbp.experiments.run.for_experiment", lambda *_: found)
+    monkeypatch.setattr("stbp.experiments.run.ready", lambda experiment, data: Ready(experiment, *cast(Any, found)))
     return found
 
 

@@ -9,6 +9,7 @@ import torch
 import stbp
 from stbp.data.dataset import Windows
 from stbp.data.images import ImageSet
+from stbp.experiments.datasets import Ready
 from stbp.ops import dispatch
 from stbp.train import fit
 from stbp.train.cuda_graph import StepGraph
@@ -24,14 +25,14 @@ def images(n: int, seed: int) -> ImageSet:
     return ImageSet(pixels, torch.arange(n) % 3, ("a", "b", "c"))
 
 
-def bound(e: stbp.Experiment, folder: object) -> tuple[Windows, ...]:
-    return tuple(Windows(images(n, seed), e.window, e.seed) for n, seed in ((14, 0), (2, 1)))
+def bound(e: stbp.Experiment, folder: object) -> Ready:
+    return Ready(e, *(Windows(images(n, seed), e.window, e.seed) for n, seed in ((14, 0), (2, 1))))
 
 
 @pytest.fixture(autouse=True)
 def _few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """The interpreter takes minutes for hundreds: three full batches and one of two samples."""
-    monkeypatch.setattr("stbp.experiments.run.for_experiment", bound)
+    monkeypatch.setattr("stbp.experiments.run.ready", bound)
 
 
 def test_a_recorded_training_is_the_training(triton_kernels, tmp_path):

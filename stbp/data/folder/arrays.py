@@ -262,10 +262,10 @@ def _read(item: Item) -> np.ndarray:
 def _opened(path: Path, key: str | None = None) -> dict[str, np.ndarray]:
     """The arrays of a file by their keys, read where `key` names one, otherwise empty; an `.npy` has the key ""."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
             return {name: loaded[name] if name == key else np.empty(0) for name in loaded.files}
     except _BROKEN as error:
         if "pickle" in str(error):

@@ -94,8 +94,15 @@ def prepared(events: np.ndarray, downscale: int) -> np.ndarray:
 
 
 def fact_of(recording: Recording, name: str, label: str) -> Fact:
-    """What is known of a recording."""
+    """What is known of a recording.
+
+    Raises:
+        DataError: nothing of it could be read, or it is too long.
+    """
     events = recording.events
+    if recording.repairs and not len(events):
+        why = ", ".join(f"{n:,} {what}" for what, n in recording.repairs.items())
+        raise DataError(f"{name}: no event could be read ({why}); use an undamaged copy")
     extent = (int(events["x"].max()) + 1, int(events["y"].max()) + 1) if len(events) else None
     duration = int(events["t"][-1] - events["t"][0]) if len(events) else 0
     if duration >= LONGEST:
