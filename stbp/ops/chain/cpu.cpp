@@ -9,7 +9,7 @@ namespace {
 // The stages that were ordered, with what follows: lookups where they will do, sizes, and where each leaves what.
 struct Run {
     std::vector<Stage> stages;
-    KeptSizes kept;
+    std::array<Bytes, 2> kept;    // sizes
 
     Run(const Window& w, const StageOrder* orders, int n) {
         for (int i = 0; i < n; i++) {
@@ -46,7 +46,7 @@ STBP_API void stbp_chain_kept(const StageOrder* orders, int n, int save, int64_t
     w.save = save;
     Run run(w, orders, n);
     for (int i = 0; i < 2; i++) {
-        Bytes size = run.kept.of[i];
+        Bytes size = run.kept[i];
         bytes[i][0] = size.fixed, bytes[i][1] = size.sample, bytes[i][2] = size.step;
     }
 }

@@ -196,9 +196,7 @@ inline void conv_forward(const Window& w, const Stage& s, const Stage* before, b
             if (s.inside) keep_maps(w, s, b, own.data());
         }
     }
-    double n = 0, all = (double)w.B * w.T * s.inputs();
-    for (size_t count : events) n += count;
-    report.events = all ? n / all : 0;
+    report.events = density(w, s, events);
     report.forward = Path::EVENTS;
 }
 

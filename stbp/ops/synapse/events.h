@@ -106,6 +106,13 @@ inline uint32_t append_counts(bytes16 count, uint32_t base, float share, uint32_
 #endif
 }
 
+// Which share of a stage's inputs fires, by the events of every sample.
+inline double density(const Window& w, const Stage& s, const std::vector<size_t>& events) {
+    double n = 0, all = (double)w.B * w.T * s.inputs();
+    for (size_t count : events) n += count;
+    return all ? n / all : 0;
+}
+
 // How many of the positions pooled into one fire, for 16 maps at a time, and what these counts usually are.
 struct Counts {
     struct Unit {

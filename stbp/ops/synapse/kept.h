@@ -7,6 +7,7 @@
 // as one thread does in a row.
 #pragma once
 
+#include <array>
 #include <vector>
 
 #include "stbp/ops/synapse/stage.h"
@@ -38,38 +39,33 @@ inline Bytes kept_of_maps(const Stage& s) {
     return {0, UNIT * (int)sizeof(float), s.P() * s.M * (int64_t)sizeof(float)};
 }
 
-// Lays the parts of all stages one behind another into the two tensors of a call, w.kept, and returns their sizes. The
-// first holds potentials of maps within reach: they are large, and as a tensor of their own the allocator keeps them
-// more easily. Where the memory is there, the stages are pointed at their parts.
-struct KeptSizes {
-    Bytes of[2];
-};
-
-inline KeptSizes lay_out(const Window& w, std::vector<Stage>& stages) {
-    KeptSizes total;
+// Lays the parts of all stages one behind another into the two tensors of a call, w.kept, and returns the tensors' sizes.
+// Where their memory is there, the stages are pointed at their parts. The first tensor holds potentials of maps within
+// reach: they are large, and as a tensor of their own the allocator keeps them more easily.
+inline std::array<Bytes, 2> lay_out(const Window& w, std::vector<Stage>& stages) {
+    std::array<Bytes, 2> total;
     auto put = [&](int tensor, Bytes size) {
-        uint8_t* at = w.kept[tensor] ? w.kept[tensor] + total.of[tensor].of(w) : nullptr;
-        total.of[tensor] = total.of[tensor] + size;
+        uint8_t* at = w.kept[tensor] ? w.kept[tensor] + total[tensor].of(w) : nullptr;
+        total[tensor] = total[tensor] + size;
         return at;
     };
-    auto last = [&](const Stage& s) { return &s == &stages.back(); };
     auto keeps = [&](const Stage& s) { return w.save && s.fires && s.kind != Kind::LOOKUP; };
-    auto within_reach = [&](const Stage& s) {
-        return keeps(s) && s.kind != Kind::CURRENT && s.neuron.surrogate == Surrogate::rectangle && !last(s);
+    auto some = [&](const Stage& s) {
+        return keeps(s) && s.kind != Kind::CURRENT && s.neuron.surrogate == Surrogate::rectangle && &s != &stages.back();
     };
     auto linear = [](const Stage& s) { return s.kind == Kind::LINEAR; };
-    for (Stage& s : stages) {    // multiples of a float first, so that none needs padding
+    for (Stage& s : stages) {    // what holds numbers comes first, so that nothing needs padding
         Bytes all{0, 0, (int64_t)(s.width() * sizeof(float))};
-        bool some = within_reach(s);
-        Bytes size = !some ? all : linear(s) ? KEPT_OF_UNIT * units_of(s) : kept_of_maps(s);
-        if (keeps(s)) s.u = reinterpret_cast<float*>(put(some && !linear(s) ? 0 : 1, size));
+        Bytes size = !some(s) ? all : linear(s) ? KEPT_OF_UNIT * units_of(s) : kept_of_maps(s);
+        if (keeps(s)) s.u = reinterpret_cast<float*>(put(some(s) && !linear(s) ? 0 : 1, size));
     }
     for (Stage& s : stages)
-        if (within_reach(s) && linear(s)) s.inside = put(1, (MARKS_OF_UNIT + PLACES_OF_UNIT) * units_of(s));
-    for (Stage& s : stages)
-        if (within_reach(s) && !linear(s)) s.inside = put(1, {0, 0, (int64_t)s.bytes()});
-    for (Stage& s : stages)
-        if (!last(s)) s.bits = put(1, {0, 0, (int64_t)s.bytes()});
+        if (some(s) && linear(s)) s.inside = put(1, (MARKS_OF_UNIT + PLACES_OF_UNIT) * units_of(s));
+    for (Stage& s : stages) {
+        Bytes bits{0, 0, (int64_t)s.bytes()};
+        if (some(s) && !linear(s)) s.inside = put(1, bits);
+        if (&s != &stages.back()) s.bits = put(1, bits);
+    }
     return total;
 }
 

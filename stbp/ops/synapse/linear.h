@@ -258,7 +258,6 @@ inline double steps_per_input(const Window& w, const Stage& s, const Stage* befo
 inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bool once) {
     Input in;
     std::vector<size_t> events(w.B), rows(w.B);
-    int K = s.inputs();
     bool usual = s.complement() && s.M > tuning::FEW_OUTPUTS && steps_per_input(w, s, before) >= tuning::usual_steps(w.T);
     bool later = once && !usual && rows_of(w, s, before, 0).first;
     if (!later) in.coded.resize(w.B);
@@ -281,10 +280,8 @@ inline Input read_batch(const Window& w, const Stage& s, const Stage* before, bo
             rows[b] = in.coded[b].start[2 * w.T] + in.coded[b].bases;
         }
     }
-    double all_steps = (double)w.B * w.T * K, n = 0, r = 0;
-    for (int b = 0; b < w.B; b++) n += events[b], r += rows[b];
-    in.density = all_steps ? n / all_steps : 0;
-    in.dense = all_steps && r / all_steps > tuning::DENSE;
+    in.density = density(w, s, events);
+    in.dense = density(w, s, rows) > tuning::DENSE;
     return in;
 }
 

@@ -151,9 +151,7 @@ inline void lookup_forward(const Window& w, const Stage& s, bool last, Report& r
             }
         }
     }
-    double n = 0, all = (double)w.B * w.T * s.inputs();
-    for (size_t count : events) n += count;
-    report.events = all ? n / all : 0;
+    report.events = density(w, s, events);
     report.forward = Path::LOOKUP;
 }
 
