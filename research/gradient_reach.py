@@ -32,17 +32,16 @@ def gradient_reach(net: nn.Network, x: Tensor | Spikes, y: Int64[Tensor, " B"]) 
     samples and neurons. With gate `spatial` nothing but k = 0 has a gradient.
 
     Args:
-        net: what `nn.build` made.
+        net: a network that begins with a synapse, as `nn.build` makes.
         x: input `[T, B, ...]`.
         y: class indices.
     """
-    first, *others = nn.Flatten()(x) if net.flatten_input else x, *net
-    assert isinstance(others[0], nn.Linear | nn.Conv2d)
+    first, *others = net
     with torch.no_grad():
-        current = others[0](first)
+        current = first(x)
     passed = current.requires_grad_()
-    for module in others[1:]:
-        passed = module(passed)
+    for layer in others:
+        passed = layer(passed)
     o = passed[-1]
     target = torch.zeros_like(o).scatter_(1, y[:, None], 1.0)
     error = ((target - o) ** 2).sum() / (2 * len(y))

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from stbp import nn
 from stbp.bench.subject import Task
+from stbp.nn.plan import Synapse, piece
+from stbp.ops.stage import Neuron
 
 PARTS = 3  # bfloat16 numbers that a float32 weight is split into
 CURRENT = 4 + 4 + 4 + 1 / 8  # bytes forward: written by the product, read, potential written, spike packed
@@ -47,21 +48,21 @@ def work(task: Task) -> Work:
     x: torch.Tensor = torch.zeros(1, 1, *task.shape)
     moved = 2.0 * frames * math.ceil(x.numel() / 8)  # packed input, read by both passes
     bfloat16, float32, first = 0.0, 0.0, True
-    for module in task.build():
-        before = x
+    for layer in task.build():
+        before, part = x, piece(layer)
         with torch.no_grad():
-            x = module(x)
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            macs = frames * x.numel() * math.prod(module.weight.shape[1:])
+            x = layer(x)
+        if isinstance(part, Synapse):
+            macs = frames * x.numel() * math.prod(part.weight[1:])
             bfloat16 += 2 * 2 * PARTS * macs  # current, and gradient of the weight
             moved += COUNT * frames * before.numel()
-            moved += OPTIMIZER * sum(p.numel() for p in module.parameters())
+            moved += OPTIMIZER * sum(p.numel() for p in layer.parameters())
             moved += 4 * frames * x.numel()  # the current's gradient, read for the weight's
             if not first:
                 float32 += 2 * macs
                 moved += frames * 4 * (x.numel() + before.numel())  # the same for the input's, which is written
             first = False
-        elif isinstance(module, nn.LIF):
+        elif isinstance(part, Neuron):
             moved += frames * x.numel() * (CURRENT + GRADIENT)
     return Work(moved, bfloat16, float32)
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 import stbp
 from stbp import loss, nn, ops
+from stbp.nn.plan import Pool, Synapse, piece
 from stbp.ops import dispatch
+from stbp.ops.stage import Neuron
 
 Weights = Sequence[Tensor]  # in the order of `Network.parameters()`
 
@@ -230,16 +232,16 @@ def stages(task: Task) -> list[torch.nn.Sequential]:
     Their parameters, stage by stage, are in the order of `Network.parameters()`.
     """
     found: list[list[torch.nn.Module]] = [[]]
-    for module in task.build():
-        if isinstance(module, nn.LIF):
-            found.append([])
-        elif isinstance(module, nn.Linear):
-            found[-1].append(torch.nn.Linear(module.in_features, module.out_features))
-        elif isinstance(module, nn.Conv2d):
-            m, c, k, _ = module.weight.shape
-            found[-1].append(torch.nn.Conv2d(c, m, k))
-        elif isinstance(module, nn.AvgPool2d):
-            found[-1].append(torch.nn.AvgPool2d(module.kernel_size))
-        else:
-            found[-1].append(torch.nn.Flatten())
+    for layer in task.build():
+        match piece(layer):
+            case Neuron():
+                found.append([])
+            case Synapse(kind="linear", weight=(outputs, inputs)):
+                found[-1].append(torch.nn.Linear(inputs, outputs))
+            case Synapse(weight=(maps, channels, k, _)):
+                found[-1].append(torch.nn.Conv2d(channels, maps, k))
+            case Pool(k=k):
+                found[-1].append(torch.nn.AvgPool2d(k))
+            case _:
+                found[-1].append(torch.nn.Flatten())
     return [torch.nn.Sequential(*modules) for modules in found[:-1]]

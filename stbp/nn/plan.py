@@ -144,6 +144,12 @@ def asked(module: torch.nn.Module) -> Part | Refused:
     return module.stage()  # pyright: ignore[reportCallIssue]
 
 
+def piece(layer: torch.nn.Module) -> Piece | None:
+    """What a layer is in a run of layers, for whoever counts or translates a network; None if it does not say."""
+    part = layer.stage() if hasattr(layer, "stage") else None  # pyright: ignore[reportCallIssue]
+    return part.piece if isinstance(part, Part) else None
+
+
 @functools.lru_cache(maxsize=1024)
 def speaks_for(name: str, kind: type) -> bool:
     """Return whether what a class says by `name` goes with its `forward` and `run`: no subclass changed these alone."""

@@ -18,6 +18,7 @@ import stbp
 from stbp import nn
 from stbp.config import Experiment
 from stbp.experiments.run import evaluate
+from stbp.nn.record import synapses
 from stbp.train import checkpoint
 from stbp.train.checkpoint import Checkpoint
 from stbp.train.evaluate import Run
@@ -61,11 +62,11 @@ def quantize(run: Run) -> Quantized:
         raise ValueError(f"the canvas needs a spiking network on Bernoulli-coded grey images; {e.name} is none")
     if kinds != [nn.Linear, nn.LIF] * (len(kinds) // 2):
         raise ValueError(f"the canvas needs a network of numbers alone, such as 784-400-10; got {e.network}")
-    synapses = tuple(_on_grid(module) for module in net if isinstance(module, nn.Linear))
-    return Quantized(e, synapses, run.classes, {})
+    on_grid = tuple(_on_grid(layer) for layer in synapses(net).values())
+    return Quantized(e, on_grid, run.classes, {})
 
 
-def _on_grid(linear: nn.Linear) -> Synapse:
+def _on_grid(linear: Any) -> Synapse:
     weight = linear.weight.detach().cpu().double()
     bias = torch.zeros(len(weight)) if linear.bias is None else linear.bias.detach().cpu()
     largest = weight.abs().amax(1).clamp(min=2.0**-60)
@@ -82,8 +83,9 @@ def dequantized(quantized: Quantized) -> nn.Network:
     """The network of float32 weights and biases that are exactly those of 8 bits."""
     e = quantized.experiment
     net = nn.build(e.network, e.decay, e.threshold, e.surrogate, e.width, e.gate)
-    linears = [module for module in net if isinstance(module, nn.Linear)]
+    linears = synapses(net).values()
     with torch.no_grad():
+        linear: Any
         for linear, synapse in zip(linears, quantized.synapses, strict=True):
             step = 2.0 ** -synapse.exponent.float()
             linear.weight.copy_(synapse.weight * step[:, None])
@@ -128,9 +130,9 @@ def load(path: Path) -> Quantized:
     if "quantized" not in saved.header:
         raise ValueError(f"{path} holds no quantised network; make one with stbp report --add-network RUN")
     count = len(saved.tensors) // 3
-    synapses = tuple(
+    parts = tuple(
         Synapse(*(saved.tensors[f"{index}.{field}"] for field in ("weight", "bias", "exponent")))
         for index in range(count)
     )
     header = saved.header
-    return Quantized(Experiment.of(**header["experiment"]), synapses, tuple(header["classes"]), header["quantized"])
+    return Quantized(Experiment.of(**header["experiment"]), parts, tuple(header["classes"]), header["quantized"])

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,7 +17,8 @@ from PIL import Image
 
 from stbp.data.events.windows import window_of_file
 from stbp.files import write_atomically
-from stbp.nn.layers import LIF, Linear
+from stbp import nn
+from stbp.nn.record import synapses
 from stbp.ops.spikes import Spikes
 from stbp.plot.sample import about
 from stbp.plot.style import BLUE, GREEN, GREY, INK, LINE, RED, STYLE
@@ -55,7 +57,7 @@ def _check(run: Run) -> None:
     if e.neuron == "relu":
         raise ValueError(f"{e.name} is a network without spikes, so there are none to draw")
     kinds = [type(module) for module in run.network][-3:]
-    if kinds != [LIF, Linear, LIF]:
+    if kinds != [nn.LIF, nn.Linear, nn.LIF]:
         raise ValueError(f"plot movie needs a hidden layer of neurons in front of the output; got {e.network}")
 
 
@@ -102,8 +104,7 @@ def draw(
 
 def by_class(run: Run) -> tuple[ndarray, ndarray]:
     """Hidden neurons sorted by the class of their largest weight, `[N]`, and where each class begins and ends."""
-    last = run.network[-2]
-    assert isinstance(last, Linear)
+    last: Any = [*synapses(run.network).values()][-1]
     favourite = last.weight.detach().cpu().numpy().argmax(0)
     order = np.argsort(favourite, kind="stable")
     return order, np.searchsorted(favourite[order], np.arange(len(last.weight) + 1))

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from stbp.data import DataSet
-from stbp.nn.layers import LIF, Conv2d, Linear
+from stbp.nn.record import describe, neuron_layers, synapses
 from stbp.ops.surrogate.curves import CURVES, check
 from stbp.plot import sample as drawing
 from stbp.plot import style
@@ -192,7 +192,7 @@ def rates(run: Run, samples: DataSet) -> Figure:
     for axes in grid.flat[len(percents) :]:
         axes.set_axis_off()
     edges = np.linspace(0, max(5.0, *(percent.max() for percent in percents)), 41)
-    names = [run.network.name(index) for index, module in enumerate(run.network) if isinstance(module, LIF)]
+    names = [describe(run.network, name) for name in neuron_layers(run.network)]
     for axes, percent, name in zip(grid.flat, percents, names, strict=False):
         silent, N = int((percent == 0).sum()), len(percent)
         heights = np.histogram(percent[percent > 0], edges)[0]
@@ -300,13 +300,14 @@ def weights(run: Run, shape: tuple[int, int, int]) -> Figure:
     the absolute weights shown. `shape` is that of the images, `(C, H, W)`.
 
     Raises:
-        ValueError: the first synapse does not fit images of this shape, or is not the first module.
+        ValueError: the network has no synapse, or its first does not fit images of this shape.
     """
-    first = run.network[0]
-    if not isinstance(first, Linear | Conv2d):
-        raise ValueError(f"run must have a network that begins with Linear or Conv2d, not with {run.network.name(0)}")
-    if first.weight.shape[1] != (math.prod(shape) if isinstance(first, Linear) else shape[0]):
-        raise ValueError(f"shape must be the images' (C, H, W), which {run.network.name(0)} takes; got {shape}")
+    first: Any
+    name, first = next(iter(synapses(run.network).items()), ("", None))
+    if first is None:
+        raise ValueError("run must have a network with a synapse, whose weights can be drawn; it has none")
+    if first.weight.shape[1] != (math.prod(shape) if first.weight.dim() == 2 else shape[0]):
+        raise ValueError(f"shape must be the images' (C, H, W), which {describe(run.network, name)} takes; got {shape}")
     w = first.weight.detach().cpu().numpy()
     what, most = ("neurons", TILES) if w.ndim == 2 else ("kernels", len(w))
     order = np.argsort(-np.linalg.norm(w.reshape(len(w), -1), axis=1), kind="stable")[:most]

@@ -1,6 +1,6 @@
 """One sample on its way through a network: what its layers did, and how that is drawn."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -8,8 +8,9 @@ from jaxtyping import Float, Int64, UInt8
 from matplotlib.axes import Axes
 from numpy import ndarray
 
+from stbp import nn
 from stbp.data import DataSet
-from stbp.nn.layers import LIF
+from stbp.nn.record import describe
 from stbp.ops.spikes import Spikes
 from stbp.ops.surrogate.curves import REACH
 from stbp.plot.style import BLUE, INK, RED, SKY, capitalised, draw_spikes
@@ -20,7 +21,7 @@ class Layer(NamedTuple):
     """What a neuron layer did: potential and spikes, `[T, B, N]`, or `[T, N]` of one sample."""
 
     name: str
-    neuron: LIF
+    neuron: Any
     u: Float[ndarray, "*axes"]
     o: Float[ndarray, "*axes"]
 
@@ -43,10 +44,10 @@ def record(run: Run, samples: DataSet, ids: Int64[torch.Tensor, " B"]) -> tuple[
         raise ValueError(f"{run.experiment.name} is a network without spikes, so there are none to draw")
     x = samples.window(ids, 0, device)
     layers = []
-    for index, u, o in net.record(x):
-        neuron = net[index]
-        assert isinstance(neuron, LIF)
-        layers.append(Layer(capitalised(net.name(index)), neuron, *(part.flatten(2).cpu().numpy() for part in (u, o))))
+    for trace in nn.record(net, x):
+        title = capitalised(describe(net, trace.layer))
+        u = torch.full_like(trace.o, torch.nan) if trace.u is None else trace.u
+        layers.append(Layer(title, trace.neurons, *(part.flatten(2).cpu().numpy() for part in (u, trace.o))))
     return (x.dense() if isinstance(x, Spikes) else x).flatten(2).cpu().numpy(), layers
 
 
