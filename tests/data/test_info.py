@@ -114,7 +114,7 @@ def test_hdf5_is_described_as_a_set(tmp_path):
 
 def test_where_there_are_no_recordings_that_is_said(tmp_path):
     (tmp_path / "a.txt").touch()
-    with pytest.raises(DataError, match="nothing to train on in it"):
+    with pytest.raises(DataError, match="nothing to train on in it; name a folder of"):
         describe(tmp_path)
     with pytest.raises(DataError, match="no recordings in it"):
         describe(set_of({"a.txt": []}, tmp_path / "a.zip"))

@@ -15,6 +15,7 @@ from stbp.data.events.windows import window_of_file
 from stbp.data.folds import Part
 from stbp.experiments import own_data
 from stbp.experiments.datasets import ready
+from stbp.ops.spikes import Spikes
 from stbp.train.progress import Silent
 from tests.data.conftest import cache as cache
 from tests.data.conftest import idx_bytes
@@ -96,7 +97,9 @@ def test_a_file_is_labelled_by_the_frames_that_its_network_was_trained_on(tmp_pa
     name = [f"{c}/{i}.aedat" for c in ("left", "right") for i in range(10)][place]
     one = window_of_file(folder / name, e, (32, 32))
     other = train.window(torch.tensor([3]), 0, torch.device("cpu"))
-    assert torch.equal(one.dense(), other.dense())
+    assert isinstance(one, Spikes)
+    assert isinstance(other, Spikes)
+    assert torch.equal(one.bits, other.bits)
     assert one.density() > 0
 
 
@@ -150,6 +153,7 @@ def test_eval_refuses_data_of_another_kind(run_stbp, tmp_path):
         (None, (), "folder needs --data PATH, a folder of train/CLASS"),
         (lambda f: f, (), "no such folder"),
         (lambda f: f.mkdir(), (), "nothing to train on in it"),
+        (lambda f: (f / "a.zip").write_bytes(b"PK") if f.mkdir() is None else 0, (), "; unpack the .zip files; name"),
         (lambda f: f.write_text("x"), (), "a file; name a folder of train/CLASS"),
         (lambda f: images(f, {"train": 2, "exam": 2}), (), "no folder of test samples"),
         (lambda f: images(f, {"train": 2}), ("--step-ms", 3), "step_ms has no effect on the images in"),

@@ -4,9 +4,12 @@
 |---|---|---|
 | N-MNIST, N-Caltech101 `.bin`, read and written | `nmnist` | yes: 1,101 of N-MNIST |
 | AEDAT 2.0 of a DVS128 (CIFAR10-DVS) | `aedat2` | no |
-| AEDAT 3.1, labels of DVS128 Gesture | `aedat3` | no |
+| AEDAT 3.1 | `aedat3` | no |
 | Spiking Heidelberg Digits, Speech Commands (HDF5) | `shd`, with h5py | no |
-| EVT 2 and 3, DAT; AEDAT 4 | `camera`, with faery; `apart` | yes: one of each |
+| EVT 2 and 3, DAT; AEDAT 4 | `faery`, with the library of that name; `faery_process` | yes: one of each |
+
+`stbp train folder` trains on folders of any of them (`stbp.data.folder`). It mends as `read_events` does, and skips a
+recording that cannot be read.
 
 What is wrong with a file, and what comes of it. "Strict" is a decoder that is given no `repairs`, as for data sets,
 whose files are whole or were not copied well; `read_events` mends what needs no guess, and logs the count.

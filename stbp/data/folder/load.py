@@ -68,7 +68,8 @@ def look(path: Path) -> Found:
         raise DataError(f"{path}: holds several kinds of data sets; keep each in a folder of its own")
     one = found[0] if found else tree.look(path)
     if one is None:
-        raise DataError(f"{path}: nothing to train on in it; name {HOLDS}")
+        zips = "; unpack the .zip files" if path.is_dir() and any(path.glob("*.zip")) else ""
+        raise DataError(f"{path}: nothing to train on in it{zips}; name {HOLDS}")
     return one
 
 

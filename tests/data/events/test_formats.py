@@ -116,18 +116,6 @@ def test_aedat_3_puts_packets_together_and_leaves_out_what_is_no_valid_polarity_
     assert repairs == {"packets of other types left out": 1, "events marked as not valid left out": 1}
 
 
-def test_gestures_are_cut_out_by_their_labels(tmp_path):
-    path = tmp_path / "user01_fluorescent_labels.csv"
-    path.write_text("class,startTime_usec,endTime_usec\r\n1,5,7\r\n11,7,300000\r\n")
-    first, last = aedat3.read_gestures(path)
-    assert (first.label, last.label) == (1, 11)
-    events = files.array(
-        [(4, 0, 0, 0), (5, 1, 0, 0), (6, 2, 0, 0), (7, 3, 0, 0), (299_999, 4, 0, 0), (300_000, 5, 0, 0)]
-    )
-    assert first.cut(events)["x"].tolist() == [1, 2]
-    assert last.cut(events)["x"].tolist() == [3, 4]
-
-
 def write_shd(path: Path, recordings: list[tuple[list[float], list[int]]], labels: list[int]) -> None:
     """`root |-spikes |-times[] |-units[] |-labels[]`: the description on compneuro.net."""
     with h5py.File(path, "w") as file:

@@ -161,26 +161,6 @@ def test_a_packet_that_announces_gigabytes_costs_no_more_memory_than_the_file():
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    ("content", "text"),
-    [
-        (b"", "empty"),
-        (b"class,start,end\n1,2,3\n", "line 1: must be class,startTime_usec,endTime_usec"),
-        (b"class,startTime_usec,endTime_usec\n1,2\n", "line 2: must be three integers"),
-        (b"class,startTime_usec,endTime_usec\n1,2,3\n1,2,x\n", "line 3: must be three integers"),
-        (b"class,startTime_usec,endTime_usec\n12,2,3\n", "line 2: class 12"),
-        (b"class,startTime_usec,endTime_usec\n1,3,3\n", "line 2: class 1 from 3 to 3"),
-        (b"\xff\xfe", "cannot be read"),
-    ],
-)
-def test_a_wrong_label_file_is_named_with_its_line(tmp_path, content, text):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(content)
-    message = fault(aedat3.read_gestures, path)
-    assert message.startswith(f"{path}: ")
-    assert text in message
-
-
 def test_what_is_no_recording_is_named(tmp_path):
     assert "no such file" in fault(read_events, tmp_path / "absent")
     assert "a folder" in fault(read_events, tmp_path)

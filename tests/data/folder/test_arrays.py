@@ -65,7 +65,7 @@ def test_a_pair_alone_is_one_set_and_a_packed_copy_is_no_second_one(tmp_path):
                                    "X-train Y-train imgs.val targets.val"])  # fmt: skip
 @pytest.mark.parametrize("packed", [True, False])
 def test_arrays_are_told_by_their_names(tmp_path, names, packed):
-    arrays = dict(zip(names.split(), (X[:9], Y[:9], X[9:], Y[9:, None]), strict=True))
+    arrays: dict[str, Any] = dict(zip(names.split(), (X[:9], Y[:9], X[9:], Y[9:, None]), strict=True))
     if packed:
         np.savez(tmp_path / "set.npz", **arrays)
     else:
@@ -87,7 +87,8 @@ def test_a_file_for_each_array_is_told_by_the_files_name(tmp_path):
 
 def test_of_two_test_sets_the_first_counts_and_that_is_told(tmp_path, caplog):
     parts = {f"{split}_{what}": v for split in ("train", "val", "test") for what, v in (("images", X), ("labels", Y))}
-    np.savez(tmp_path / "mednist.npz", **(parts | {"test_images": X[:6], "test_labels": Y[:6]}))
+    arrays: dict[str, Any] = parts | {"test_images": X[:6], "test_labels": Y[:6]}
+    np.savez(tmp_path / "mednist.npz", **arrays)
     assert [len(one) for one in load(tmp_path)] == [12, 6]
     assert caplog.messages == ["val is not used: another one is the test set"]
 

@@ -1,4 +1,4 @@
-"""AEDAT 3.1 (`.aedat`), and the labels of DVS128 Gesture beside it.
+"""AEDAT 3.1 (`.aedat`).
 
 Header lines up to `#!END-HEADER`, then packets, little-endian. A packet has a header of 28 bytes (type and source, 16
 bits each; size of an event, offset of its time, overflows of the clock, capacity, number of events, number of valid
@@ -9,11 +9,9 @@ https://docs.inivation.com/software/software-advanced-usage/file-formats/aedat-3
 and `events/polarity.h`.
 """
 
-import csv
 import re
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -141,51 +139,3 @@ def _cut(where: str, byte: int, what: str, repairs: Repairs | None) -> None:
     if repairs is None:
         raise DataError(f"{where}: byte {byte:,}: truncated, {what}; use an undamaged copy")
     repairs["truncated last packet shortened"] += 1
-
-
-@dataclass(frozen=True)
-class Gesture:
-    """One labelled stretch of a DVS128 Gesture recording: class 1 to 11, begin (within) and end (without) in us."""
-
-    label: int
-    begin: int
-    end: int
-
-    def cut(self, events: np.ndarray) -> np.ndarray:
-        """The part of `events` (`[N]` of `EVENT`, in the order of time) that the stretch holds: a view."""
-        begin, end = np.searchsorted(events["t"], [self.begin, self.end])
-        return events[begin:end]
-
-
-def read_gestures(path: Path) -> list[Gesture]:
-    """The label file beside a DVS128 Gesture recording, `userNN_LIGHT_labels.csv`.
-
-    A line `class,startTime_usec,endTime_usec`, then a line of three integers for each gesture. Source: A. Amir et al.,
-    A Low Power, Fully Event-Based Gesture Recognition System, CVPR 2017, README of the data set.
-
-    Raises:
-        DataError: the file is missing, or a line is not of this kind; it names the line.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read ({error}); use an undamaged copy") from error
-    if not rows or [name.strip() for name in rows[0]] != ["class", "startTime_usec", "endTime_usec"]:
-        raise DataError(
-            f"{path}: line 1: must be class,startTime_usec,endTime_usec, got {','.join(rows[0])[:80]!r}"
-            if rows
-            else f"{path}: empty; use an undamaged copy"
-        )
-    gestures: list[Gesture] = []
-    for number, row in enumerate(rows[1:], 2):
-        try:
-            label, begin, end = (int(cell) for cell in row)
-        except ValueError:
-            raise DataError(f"{path}: line {number}: must be three integers, got {','.join(row)[:80]!r}") from None
-        if not 1 <= label <= 11 or not 0 <= begin < end < 1 << 62:
-            raise DataError(
-                f"{path}: line {number}: class {label} from {begin} to {end} us; must be 1..11, begin < end"
-            )
-        gestures.append(Gesture(label, begin, end))
-    return gestures
