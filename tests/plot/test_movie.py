@@ -116,7 +116,7 @@ def test_the_gif_loops_and_rests_at_its_end(file: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda: Run(registry.experiments()["digits-mlp"], untrained().network, [], {}, (1, 8, 8), ()), "needs a run on recordings"),
+        (lambda: Run(registry.experiments()["digits-mlp"], untrained().network, [], {}, (1, 8, 8), ()), "recordings;"),
         (lambda: untrained(network="34x34x2-10"), "a hidden layer of neurons in front of the output"),
     ],
 )
