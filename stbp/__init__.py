@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stbp.config import Experiment as Experiment
     from stbp.experiments.run import evaluate as evaluate
     from stbp.experiments.run import fit as fit
+    from stbp.nn.explain import explain as explain
     from stbp.ops.spikes import Spikes as Spikes
     from stbp.train.evaluate import load_run as load_run
 
@@ -27,6 +28,7 @@ _HOME = {
     "ops": "stbp.ops",
     "Experiment": "stbp.config:Experiment",
     "Spikes": "stbp.ops.spikes:Spikes",
+    "explain": "stbp.nn.explain:explain",
     "evaluate": "stbp.experiments.run:evaluate",
     "fit": "stbp.experiments.run:fit",
     "load_run": "stbp.train.evaluate:load_run",
@@ -40,6 +42,7 @@ __all__ = [
     "Experiment",
     "Spikes",
     "evaluate",
+    "explain",
     "fit",
     "load_run",
 ]

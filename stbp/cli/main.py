@@ -176,7 +176,9 @@ def report(
         tuple[Path, ...],
         tyro.conf.arg(metavar="RUN...", help="Finished runs, one a seed, to join with the result there is."),
     ] = (),
-    readme: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help="Put the table into this README.")] = None,
+    readme: Annotated[
+        Path | None, tyro.conf.arg(metavar="FILE", help="Fill tables and chart in it and in docs/.")
+    ] = None,
     out: Annotated[Path | None, tyro.conf.arg(metavar="PAGE.html", help="Write everything as one page.")] = None,
     network: Annotated[
         Path | None,
@@ -202,7 +204,7 @@ def report(
     if add:
         say(escape(str(results.collect(add))))
     if readme is not None:
-        markdown.update_readme(readme, results.read_results(), markdown.read_benchmark())
+        markdown.update(readme, results.read_results(), markdown.read_benchmark())
     if add_network is not None:
         from stbp.paper.page import render
 

@@ -95,7 +95,7 @@ def tapped(net: torch.nn.Module, tap: Tap, layers: Mapping[str, torch.nn.Module]
     handles = []
     for name, module in (neuron_layers(net) if layers is None else layers).items():
 
-        def hook(module: torch.nn.Module, inputs: tuple[Tensor, ...], o: Tensor, name: str = name) -> None:
+        def hook(module: torch.nn.Module, inputs: tuple[Any, ...], o: Tensor, name: str = name) -> None:
             tap(name, module, inputs[0], o)
 
         hook.tap = True  # pyright: ignore[reportFunctionMemberAccess]

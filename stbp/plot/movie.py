@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
 
+from stbp import nn
 from stbp.data.events.windows import window_of_file
 from stbp.files import write_atomically
-from stbp import nn
 from stbp.nn.record import synapses
 from stbp.ops.spikes import Spikes
 from stbp.plot.sample import about

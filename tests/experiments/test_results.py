@@ -63,11 +63,17 @@ def test_runs_that_do_not_belong_together_are_refused(folders, tmp_path: Path):
         report.collect([tmp_path / "mine"], tmp_path)
 
 
-def test_the_readmes_table_is_made_from_the_results():
+def between(path: str, begin: str, end: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0].strip()
+
+
+def test_the_tables_are_made_from_the_results():
     results = report.read_results()
     assert len(results) >= 3
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert text.partition(markdown.BEGIN)[2].partition(markdown.END)[0].strip() == markdown.table(results)
+    assert between("docs/results.md", markdown.BEGIN, markdown.END) == markdown.table(results)
+    shown = between("README.md", markdown.BEGIN, markdown.END)
+    assert shown == markdown.short_table(results)
+    assert len(shown.splitlines()) == 2 + len(markdown.SHORT) == 10
 
 
 @pytest.mark.parametrize("path", sorted(report.FOLDER.glob("*.json")), ids=lambda path: path.stem)
@@ -107,21 +113,26 @@ def test_a_cross_validation_says_how_many_folds_and_samples_it_is_over():
     assert report.over({"seeds": [0, 1]}) == "2 seeds"
 
 
-def test_the_readmes_speed_table_is_made_from_the_benchmark():
+def test_speeds_are_made_from_the_benchmark():
     benchmark = markdown.read_benchmark()
     assert benchmark is not None
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.partition(markdown.BEGIN_SPEED)[2].partition(markdown.END_SPEED)[0].strip()
+    shown = between("docs/speed.md", markdown.BEGIN_SPEED, markdown.END_SPEED)
     assert shown == markdown.speed(benchmark)
     assert "784-800-10 | training step" in shown
+    assert (ROOT / "docs/speed.svg").read_text(encoding="utf-8") == markdown.chart(benchmark)
 
 
-def test_a_readme_without_the_markers_is_refused(tmp_path: Path):
-    (tmp_path / "README.md").write_text("nothing")
+def test_a_readme_without_the_markers_is_refused_and_nothing_is_written(tmp_path: Path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text("nothing")
+    filled = f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n"
+    (tmp_path / "README.md").write_text(filled)
     with pytest.raises(ValueError, match="must hold the lines"):
-        markdown.update_readme(tmp_path / "README.md", [])
-    (tmp_path / "README.md").write_text(f"before\n{markdown.BEGIN}\nold\n{markdown.END}\nafter\n")
-    markdown.update_readme(tmp_path / "README.md", [])
+        markdown.update(tmp_path / "README.md", [])
+    assert (tmp_path / "README.md").read_text() == filled
+    (docs / "results.md").write_text(filled)
+    markdown.update(tmp_path / "README.md", [])
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
