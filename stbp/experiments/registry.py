@@ -7,6 +7,7 @@ were never seen to.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +29,18 @@ def _twin(spiking: Experiment, **fields: Any) -> Experiment:
     return spiking.replace(name=f"{spiking.name}-twin", neuron="relu", neurons=Neurons(), **{**static, **fields})
 
 
+# Of the paper's curves h1 to h4.
+WIDTH_OF_A: dict[Surrogate, Callable[[float], float]] = {
+    "rectangle": lambda a: a,
+    "polynomial": lambda a: 2 / math.sqrt(a),
+    "sigmoid": lambda a: 4 * a,
+    "gaussian": lambda a: math.sqrt(2 * math.pi * a),
+}
+
+
 def width_from_paper(surrogate: Surrogate, a: float) -> float:
     """The width that the paper's parameter a1, a2, a3 or a4 stands for; a = 1 is width 1, 2, 4 and 2.507."""
-    return {"rectangle": a, "polynomial": 2 / math.sqrt(a), "sigmoid": 4 * a, "gaussian": math.sqrt(2 * math.pi * a)}[
-        surrogate
-    ]
+    return WIDTH_OF_A[surrogate](a)
 
 
 def _as_printed(ours: Experiment, threshold: float, decay: float, **fields: Any) -> Experiment:

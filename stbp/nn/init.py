@@ -10,7 +10,7 @@ from stbp.names import Init
 from stbp.nn.layers import LIF
 from stbp.ops.neuron.reference import Gate
 from stbp.ops.philox import BIASES, WEIGHTS, random_words
-from stbp.ops.surrogate.curves import REACH
+from stbp.ops.surrogate.curves import TABLE
 
 # What `balanced` expects of a neuron layer that it has scaled is a firing rate of 0.15 (1 - decay): one in six is over
 # the threshold, and who fired needs about 1/(1 - decay) steps to build the potential up again (measured in LOG.md).
@@ -72,7 +72,7 @@ def initialise(
             decay = neuron.gate.keep0 if isinstance(neuron.gate, Gate) else neuron.decay
             noise = rate * (1 - rate) / (1 - decay**2) + (rate / (1 - decay)) ** 2
             w *= neuron.threshold * math.sqrt(3 / (w.shape[1] * noise))  # U[-1, 1) has variance 1/3
-            if index == synapses[-1] and neuron.threshold <= REACH[neuron.surrogate] * neuron.width:
+            if index == synapses[-1] and neuron.threshold <= TABLE[neuron.surrogate].reach * neuron.width:
                 w *= 0.25
             rate = HIDDEN_RATE * (1 - decay)
         module.weight.copy_(w.view_as(module.weight))

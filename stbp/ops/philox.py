@@ -16,7 +16,7 @@ ENCODE, SHUFFLE, WEIGHTS, SPLIT, EVENTS, SENSOR, SEQUENCES, BIASES, IMAGES, TEST
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
-    """Philox4x32-10: four 32-bit words of counter and two of key give four random 32-bit words.
+    """Return the four random 32-bit words that Philox4x32-10 makes of four of counter and two of key.
 
     Args:
         counter: int64 tensors of values in [0, 2^32) that broadcast together.
@@ -36,11 +36,11 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int])
 
 
 def random_words(n: int, seed: int, stream: int, index: int = 0, first: int = 0) -> Tensor:
-    """n random 32-bit words as int64 `[n]`, the same for the same seed, stream and index.
+    """Return n random 32-bit words as int64 `[n]` on the CPU, the same for the same seed, stream and index.
 
     Args:
         first: number of the first one, a multiple of 4: long sequences can be drawn part by part.
     """
-    block = torch.arange(first // 4, first // 4 - (-n // 4))
-    zero = torch.zeros((), dtype=torch.int64)
+    block = torch.arange(first // 4, first // 4 - (-n // 4), device="cpu")
+    zero = torch.zeros((), dtype=torch.int64, device="cpu")
     return torch.stack(philox((block, zero, zero, zero + index), (seed, stream)), -1).flatten()[:n]

@@ -18,10 +18,10 @@ from matplotlib.ticker import MaxNLocator
 
 from stbp.data import DataSet
 from stbp.nn.record import describe, neuron_layers, synapses
-from stbp.ops.surrogate.curves import CURVES, check
+from stbp.ops.surrogate.curves import TABLE, check
 from stbp.plot import sample as drawing
 from stbp.plot import style
-from stbp.plot.style import BLUE, COLOURS, GREEN, GREY, INK, PURPLE, RED, STYLE
+from stbp.plot.style import BLUE, COLOURS, GREEN, GREY, INK, RED, STYLE
 from stbp.train.evaluate import Evaluation, Run
 
 SAMPLES, CHUNK = 200, 50  # firing rates are measured on so many samples, so many at a time to spare memory
@@ -228,8 +228,9 @@ def surrogates(width: float = 1.0, threshold: float = 0.5) -> Figure:
     u, peak, half = (threshold + v).numpy(), 1 / width, width / 2
     step_axes.plot([u[0], threshold, threshold, u[-1]], [0, 0, 1, 1], color=INK, linewidth=2.5, label="spike")
     lines: tuple[Any, ...] = ("-", (0, (6, 1.5)), "-.", (0, (1.5, 1)))
-    for (name, curve), n, colour, line in zip(CURVES.items(), "1234", (BLUE, RED, GREEN, PURPLE), lines, strict=True):
-        h = curve(v, width)
+    looks = zip(itertools.cycle(COLOURS), itertools.cycle(lines), strict=False)
+    for n, ((name, curve), (colour, line)) in enumerate(zip(TABLE.items(), looks, strict=False), start=1):
+        h = curve.function(v, width)
         slope_axes.plot(u, h.numpy(), color=colour, linestyle=line, label=f"h{n}, {name}")
         integral = torch.cumulative_trapezoid(h, v).numpy()
         step_axes.plot(u[1:], integral, color=colour, linestyle=line, label=f"integral of h{n}")

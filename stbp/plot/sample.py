@@ -12,7 +12,7 @@ from stbp import nn
 from stbp.data import DataSet
 from stbp.nn.record import describe
 from stbp.ops.spikes import Spikes
-from stbp.ops.surrogate.curves import REACH
+from stbp.ops.surrogate.curves import TABLE
 from stbp.plot.style import BLUE, INK, RED, SKY, capitalised, draw_spikes
 from stbp.train.evaluate import Run, device_of, predict, read_out
 
@@ -82,7 +82,7 @@ def draw_potential(axes: Axes, layer: Layer, n: int) -> None:
     axes.plot(t[~fired], u[~fired], "o", color=BLUE, markersize=2.5)
     axes.plot(t[fired], u[fired], "o", color=RED, markersize=4.5, label="spike")
     axes.axhline(neuron.threshold, color=INK, linestyle="--", linewidth=1, label=f"threshold {neuron.threshold:g}")
-    reach = REACH[neuron.surrogate] * neuron.width
+    reach = TABLE[neuron.surrogate].reach * neuron.width
     name = f"reach of the surrogate ({neuron.surrogate}, width {neuron.width:g})"
     axes.axhspan(neuron.threshold - reach, neuron.threshold + reach, color=SKY, alpha=0.18, linewidth=0, label=name)
 

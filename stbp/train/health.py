@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stbp.nn.record import Trace, describe, record
 from stbp.ops.spikes import Spikes
-from stbp.ops.surrogate.curves import REACH
+from stbp.ops.surrogate.curves import TABLE
 
 # Shares from which a layer is reported.
 DEAD, SILENT, ALWAYS, OUT_OF_REACH, VANISHING = 0.5, 0.9, 0.5, 0.99, 1e-4
@@ -83,7 +83,7 @@ def _examine_layer(net: torch.nn.Module, trace: Trace, early: bool) -> list[Find
     steps, samples, neurons = o.shape
     largest = u.max().item()
     seen = f"in {samples} samples of {steps} steps (threshold {module.threshold:g}, largest potential {largest:.3g})"
-    reach = REACH[module.surrogate] * module.width
+    reach = TABLE[module.surrogate].reach * module.width
     curve = f"the surrogate's reach ({module.surrogate}, {reach:.3g} to either side of the threshold)"
     reached = (u - module.threshold).abs() < reach
     silent, always = ~o.any(1).any(0), o.all(1).all(0)

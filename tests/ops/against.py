@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from stbp import nn, ops
+from stbp.names import Surrogate
 from stbp.ops import State, dispatch
 from stbp.ops.neuron.reference import GateName
-from stbp.ops.surrogate.curves import Surrogate
 
 
 def random(*shape: int, seed: int = 0, device: torch.device | str = "cpu") -> Tensor:

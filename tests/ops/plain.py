@@ -1,9 +1,13 @@
-"""The oracle: a plain time loop, differentiated by autograd. It shares no code with `stbp`."""
+"""The oracle: a plain time loop with the paper's curves, differentiated by autograd. It shares no code with `stbp`."""
 
 import math
 
 import torch
 from torch import Tensor
+
+from stbp.names import Surrogate
+
+PAPERS: tuple[Surrogate, ...] = ("rectangle", "polynomial", "sigmoid", "gaussian")
 
 
 def curve(v: Tensor, name: str, width: float) -> Tensor:

@@ -20,13 +20,13 @@ from stbp.ops.neuron import gpu as lif_gpu
 from stbp.ops.neuron.reference import GateName
 from stbp.ops.philox import ENCODE, philox
 from stbp.ops.stage import Neuron
-from stbp.ops.surrogate.curves import Surrogate
+from stbp.ops.surrogate.gpu import CURVES
 from stbp.ops.synapse import gpu as synapse
 from stbp.ops.synapse.gpu import counts
 from tests.ops import against
 from tests.ops.against import difference, dyadic
 
-CURVES, GATES = get_args(Surrogate), get_args(GateName)
+GATES = get_args(GateName)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # every test takes the Triton kernels, whatever the device, but where it asks for the reference
 pytestmark = pytest.mark.usefixtures("triton_kernels")

@@ -20,11 +20,10 @@ from stbp.ops.neuron import reference as lif_reference
 from stbp.ops.neuron.reference import GateName, gates
 from stbp.ops.spikes import pack_bits
 from stbp.ops.stage import Neuron, Refused, Stage, conv_stage, current_stage, decode, encode, linear_stage
-from stbp.ops.surrogate.curves import Surrogate
 from tests.ops import against, plain
 from tests.ops.against import difference, dyadic, random, spikes
 
-CURVES, GATES = get_args(Surrogate), get_args(GateName)
+CURVES, GATES = native.curves(), get_args(GateName)
 if native.kernels() is None:
     pytest.skip(f"no kernels to test: {native.why_not()}", allow_module_level=True)
 

@@ -13,10 +13,10 @@ from stbp.ops import Gate, State
 from stbp.ops.neuron import op
 from stbp.ops.neuron.reference import GateName, gates
 from stbp.ops.stage import Neuron
-from stbp.ops.surrogate.curves import Surrogate, slope
+from stbp.ops.surrogate.curves import slope
 from tests.ops import plain
 
-CURVES, GATES = get_args(Surrogate), get_args(GateName)
+CURVES, GATES = plain.PAPERS, get_args(GateName)
 
 
 def window(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

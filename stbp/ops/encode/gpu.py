@@ -63,7 +63,7 @@ def _bernoulli(image, levels, sample, epoch, bits, T, B, N, seed, BYTES: tl.cons
 @functools.lru_cache(maxsize=8)
 def _levels(device: torch.device) -> Tensor:
     """The level of each of the 256 values of a pixel, worked out on the CPU: a GPU divides by 255 in another way."""
-    return torch.ceil((torch.arange(256).float() / 255).double() * 2**24).to(torch.int32).to(device)
+    return torch.ceil((torch.arange(256, device="cpu").float() / 255).double() * 2**24).to(torch.int32).to(device)
 
 
 def bernoulli(image: Tensor, T: int, seed: int, epoch: int | Tensor, sample: Tensor) -> Tensor:

@@ -55,15 +55,18 @@ def bernoulli(
     epoch: int = 0,
     sample: Int64[Tensor, " B"] | None = None,
 ) -> Spikes:
-    """Bernoulli coding: in every step each pixel fires with a probability equal to its value.
+    """Return Bernoulli-coded spikes: in every step each pixel fires with a probability equal to its value.
 
-    The spikes of a sample depend on `(seed, epoch, sample)` and its pixels alone: not on the batch around it, its
-    place in it, the number of threads or the device.
+    The random numbers are Philox, keyed by `(seed, epoch, sample)`: the spikes of a sample depend on these three and
+    its pixels alone, not on the batch around it, its place in it, the number of threads or the device.
+    `torch.manual_seed` has no effect, and the same arguments give the same spikes: a training loop has to pass a number
+    that moves, as `epoch`, or every step of it sees the same noise.
 
     Args:
         image: `[B, ...]`, values in [0, 1] as firing probabilities per step, or uint8, where 255 stands for 1.
         T: number of steps, at least 1.
-        seed, epoch: in [0, 2^32).
+        seed: in [0, 2^32).
+        epoch: in [0, 2^32); another one, other spikes.
         sample: `[B]` ids in [0, 2^32), such as each image's index in its data set; 0..B-1 by default.
 
     Returns:
@@ -92,7 +95,7 @@ def bernoulli(
 
 
 def static(image: Float[Tensor, "B *pixels"] | UInt8[Tensor, "B *pixels"], T: int) -> Float[Tensor, "T B *pixels"]:
-    """Static coding: the image as the same input in each of T steps (a view: nothing is copied T times).
+    """Return the image as the same input in each of T steps (a view: nothing is copied T times).
 
     Args:
         image: `[B, ...]` float, or uint8, where 255 stands for 1.

@@ -60,6 +60,11 @@ def names(function: str) -> tuple[str, ...]:
     library = kernels()
     if library is None:
         raise RuntimeError(why_not())
+    return _listed(library, function)
+
+
+@functools.cache
+def _listed(library: ctypes.CDLL, function: str) -> tuple[str, ...]:
     return tuple(ctypes.CFUNCTYPE(ctypes.c_char_p)((function, library))().decode().split(","))
 
 

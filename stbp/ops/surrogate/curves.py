@@ -1,18 +1,19 @@
-"""The paper's four curves h1..h4 that stand in for the derivative of the spike (Dirac's delta) in the backward pass.
+"""The curves that stand in for the derivative of the spike (Dirac's delta) in the backward pass: h1..h4 of the paper.
 
-All four have area 1 and peak 1/width. In the paper's own parameters: a1 = width, a2 = 4/width^2, a3 = width/4,
-a4 = width^2/(2 pi): `stbp.experiments.registry.width_from_paper`.
+All have area 1 and peak 1/width; the paper's own parameters are `stbp.experiments.registry.width_from_paper`.
+
+To add one: its name in `stbp.names.Surrogate`, its function and its row in `TABLE`
+here, and for the kernels its function and its name in `curves.h` (CPU) and in `gpu.py` (Triton); without these the
+PyTorch reference computes it, and says so.
 """
 
 import math
 from collections.abc import Callable
-from typing import get_args
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from stbp.names import Surrogate
 
 
 def rectangle(v: Tensor, width: float) -> Tensor:
@@ -36,37 +37,38 @@ def gaussian(v: Tensor, width: float) -> Tensor:
     return torch.exp(-math.pi * (v / width) ** 2) / width
 
 
-CURVES: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "rectangle": rectangle,
-    "polynomial": polynomial,
-    "sigmoid": sigmoid,
-    "gaussian": gaussian,
-}
+class Curve(NamedTuple):
+    """One curve and what is known of it."""
 
-# Half the length of the interval around the threshold outside which the curve is zero or, where its support is
-# unbounded, under 1 % of its peak; in units of the width.
-REACH = {
-    "rectangle": 0.5,
-    "polynomial": 1.0,
-    "sigmoid": math.log(400) / 4,
-    "gaussian": math.sqrt(math.log(100) / math.pi),
+    # h(v) of v = u - threshold and the width.
+    function: Callable[[Tensor, float], Tensor]
+    # Half the length of the interval around the threshold outside which the curve is zero or, where its support is
+    # unbounded, under 1 % of its peak; in units of the width.
+    reach: float
+
+
+TABLE: dict[str, Curve] = {
+    "rectangle": Curve(rectangle, 0.5),
+    "polynomial": Curve(polynomial, 1.0),
+    "sigmoid": Curve(sigmoid, math.log(400) / 4),
+    "gaussian": Curve(gaussian, math.sqrt(math.log(100) / math.pi)),
 }
 
 
 def slope(u: Float[Tensor, "*shape"], threshold: float, surrogate: str, width: float) -> Float[Tensor, "*shape"]:
-    """h(u - threshold): what the backward pass uses for do/du.
+    """Return h(u - threshold), which the backward pass uses for do/du.
 
     Args:
         u: membrane potential, any shape, in units of the threshold.
-        surrogate: `rectangle`, `polynomial`, `sigmoid` or `gaussian` (h1..h4).
+        surrogate: name of the curve.
         width: width of the rectangle of the same height, in units of u; the peak is 1/width.
     """
-    return CURVES[surrogate](u - threshold, width)
+    return TABLE[surrogate].function(u - threshold, width)
 
 
 def check(surrogate: str, width: float) -> None:
-    """Raise ValueError unless the name is one of the four and the width is positive and finite."""
-    if surrogate not in get_args(Surrogate):
-        raise ValueError(f"surrogate must be one of {', '.join(get_args(Surrogate))}; got {surrogate!r}")
+    """Raise ValueError unless the name is that of a curve and the width is positive and finite."""
+    if surrogate not in TABLE:
+        raise ValueError(f"surrogate must be one of {', '.join(TABLE)}; got {surrogate!r}")
     if not 0 < width < math.inf:
         raise ValueError(f"width must be a positive number (the peak of the surrogate is 1/width); got {width}")

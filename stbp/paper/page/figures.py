@@ -4,7 +4,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy import ndarray
 
-from stbp.experiments.registry import width_from_paper
+from stbp.experiments.registry import WIDTH_OF_A, width_from_paper
 from stbp.names import Surrogate
-from stbp.ops.surrogate.curves import CURVES
+from stbp.ops.surrogate.curves import TABLE
 from stbp.plot import style
 from stbp.plot.style import BLUE, COLOURS, GREEN, GREY, INK, LINE, ORANGE, PURPLE, RED, SKY, STYLE
 
@@ -118,7 +118,7 @@ def surrogate_shapes(name: str, title: str, widths: dict[Surrogate, float]) -> M
         styles = zip(widths.items(), (BLUE, RED, GREEN, PURPLE), ("-", "--", "-.", ":"), strict=True)
         for number, ((curve, width), colour, line) in enumerate(styles, start=1):
             label = f"h{number}, {curve}"
-            axes.plot(v, CURVES[curve](v, width), line, color=colour, linewidth=1.5, label=label)
+            axes.plot(v, TABLE[curve].function(v, width), line, color=colour, linewidth=1.5, label=label)
         axes.set(xlabel="potential above the threshold, u − V", ylabel="stand-in for do/du", title=title)  # noqa: RUF001
         axes.set_ylim(0, 1.55 * max(1 / width for width in widths.values()))
         axes.legend(fontsize=8, loc="upper right")
@@ -128,12 +128,12 @@ def surrogate_shapes(name: str, title: str, widths: dict[Surrogate, float]) -> M
 
 def equal_widths(width: float = 1.0) -> dict[Surrogate, float]:
     """All four as wide as the rectangle of that width."""
-    return dict.fromkeys(get_args(Surrogate), width)
+    return dict.fromkeys(WIDTH_OF_A, width)
 
 
 def paper_widths() -> dict[Surrogate, float]:
     """The widths of the paper's a = 1, which differ."""
-    return {curve: width_from_paper(curve, 1.0) for curve in get_args(Surrogate)}
+    return {curve: width_from_paper(curve, 1.0) for curve in WIDTH_OF_A}
 
 
 def rectangles(name: str, title: str, widths: Sequence[float]) -> Markup:

@@ -10,7 +10,7 @@ from stbp import nn
 from stbp.loss import rate_mse
 from stbp.names import GateName, Surrogate
 from stbp.ops.neuron.reference import gates
-from stbp.ops.surrogate.curves import CURVES
+from stbp.ops.surrogate.curves import TABLE
 from stbp.paper.printed import lif_backward_printed
 
 NETWORK, T, B, DECAY, THRESHOLD, WIDTH = "20-16-10", 12, 8, 0.5, 0.5, 1.0
@@ -93,7 +93,8 @@ def _plain(
         for o_t in o:
             u = _kept(u, z, gate, decay) + o_t @ weight.T + bias
             v = u.detach() - THRESHOLD
-            z = (v >= 0).double() + CURVES[surrogate](v, WIDTH) * (u - u.detach())  # a step whose slope is the curve
+            slope = TABLE[surrogate].function(v, WIDTH)
+            z = (v >= 0).double() + slope * (u - u.detach())  # a step whose slope is the curve
             spikes.append(z)
         o = spikes
     output = torch.stack(o)
