@@ -1,4 +1,4 @@
-"""Which path the operators took and why, as records and in the log; and switches for tests and benchmarks."""
+"""The path that each operator took and why, as records and in the log; switches for tests and benchmarks."""
 
 import functools
 import importlib.util
@@ -15,7 +15,7 @@ from stbp.ops import native
 
 
 class Path(NamedTuple):
-    """What one pass of an operator did, or why a layer could not be part of a fused run."""
+    """Record of one pass of an operator, or of a layer that could not be part of a fused run."""
 
     # Name of the layer in its network; empty where an operator is called by itself.
     layer: str

@@ -95,7 +95,7 @@ def _layers(
 
 
 def _currents(layer: _Layer, x: Tensor) -> Tensor:
-    """What the synapse makes of packed spikes, `[T, B, outputs]`: where the neurons put potentials, if they do."""
+    """Currents `[T, B, outputs]` of packed spikes; if the neurons keep potentials, in the memory of these."""
     shape = (*x.shape[:2], layer.outputs)
     out = layer.kept
     if out is None or out.dtype != torch.float32:

@@ -1,4 +1,4 @@
-"""What a chain is: the composition of the operators that it stands for, stage by stage."""
+"""The definition of a chain: the composition of the operators that it stands for, stage by stage."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from stbp.ops.synapse.pool import avg_pool2d
 
 
 def chain(x: Tensor, stages: Sequence[Stage], parameters: Sequence[Tensor]) -> Tensor:
-    """Output of the last stage, `[T, B, ...]`.
+    """Return the output of the last stage, `[T, B, ...]`.
 
     Args:
         x: spikes or, for a first stage of kind `current`, currents, dense: `[T, B, N]` or `[T, B, C, H, W]`.

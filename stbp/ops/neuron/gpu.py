@@ -140,7 +140,7 @@ def _backward(
 
 
 class Strides(NamedTuple):
-    """Of currents or gradients `[T, B, N]`, in elements."""
+    """Strides of currents or gradients `[T, B, N]`, in elements."""
 
     step: int
     sample: int
@@ -148,8 +148,10 @@ class Strides(NamedTuple):
 
 
 def keeps_bits(T: int, neuron: Neuron) -> bool:
-    """Whether the neurons keep two bits for each step, not potentials, for the backward pass: with the rectangle and a
-    reset that is not differentiated, for then no potential is asked for."""
+    """True if the neurons keep two bits for each step, not potentials, for the backward pass.
+
+    They do with the rectangle and a reset that is not differentiated: no potential is asked for then.
+    """
     return neuron.surrogate == "rectangle" and not (neuron.slope0 or neuron.slope1) and 2 * words(T) < T
 
 
@@ -159,7 +161,7 @@ def words(T: int) -> int:
 
 
 def _keep(saved: Tensor | None) -> int:
-    """What is kept, by where it is to go."""
+    """Number of what is kept, told by the tensor that takes it."""
     if saved is None:
         return NONE.value
     return (BITS if saved.dtype == torch.int32 else POTENTIALS).value
@@ -241,7 +243,7 @@ def _flat(x: Tensor) -> tuple[Tensor, Strides]:
 
 
 def saved_like(x: Tensor, neuron: Neuron, save: bool) -> Tensor:
-    """What `lif` keeps for its backward pass, not yet written."""
+    """Memory for what `lif` keeps for its backward pass, not yet written."""
     if not save:
         return x.new_empty(0)
     if keeps_bits(len(x), neuron):

@@ -45,7 +45,7 @@ def _count(bits, counts, N, C, H, W, POOL: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def counts(bits: Tensor, size: tuple[int, int, int], pool: int) -> Tensor:
-    """How many spikes each `pool` x `pool` area holds.
+    """Return the number of spikes in each `pool` x `pool` area.
 
     Args:
         bits: packed spikes `[T, B, bytes]` of maps of `size`, (C, H, W).
@@ -82,7 +82,7 @@ class Geometry(NamedTuple):
 
     @property
     def maps(self) -> bool:
-        """Whether this is a convolution, not a linear synapse."""
+        """True for a convolution, False for a linear synapse."""
         return self.H * self.W * self.side > 1
 
 

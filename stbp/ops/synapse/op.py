@@ -26,7 +26,7 @@ def _name(weight: Tensor) -> str:
 
 
 def _way(x: Tensor, size: list[int], weight: Tensor, other: Tensor | None, stride: int, padding: int) -> _Way:
-    """How to compute; `other` is the bias, or the gradient that comes down."""
+    """Choose how to compute; `other` is the bias, or the gradient that comes down."""
     packed, linear = bool(size), weight.dim() == 2
     size = size or list(x.shape[2:])
     bias = other is not None
