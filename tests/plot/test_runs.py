@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import stbp
 from stbp.data import ImageSet, load
 from stbp.data.dataset import Windows
 from stbp.data.images import encode
+from stbp.names import Surrogate
 from stbp.nn.layers import LIF
 from stbp.nn.network import Trace
 from stbp.plot import runs as plot
@@ -206,13 +208,13 @@ def test_rates_of_a_silent_network(run: Run):
 def test_surrogates_peak_at_one_over_width(width: float):
     step_axes, slope_axes = plot.surrogates(width, threshold=1.5).axes
     curves = [line for line in slope_axes.lines if str(line.get_label()).startswith("h")]
-    assert len(curves) == 4
+    assert len(curves) == len(get_args(Surrogate))
     for curve in curves:
         u, h = (np.asarray(data) for data in curve.get_data())
         assert h.max() == pytest.approx(1 / width)
         assert h[np.argmin(abs(u - 1.5))] == pytest.approx(1 / width)
         assert np.trapezoid(h, u) == pytest.approx(1, abs=0.005)
-    for integral in step_axes.lines[1:5]:
+    for integral in step_axes.lines[1 : 1 + len(curves)]:
         assert np.asarray(integral.get_ydata())[-1] == pytest.approx(1, abs=0.005)
     assert {f"width {width:g}", f"peak 1/width = {1 / width:.3g}"} <= {text.get_text() for text in slope_axes.texts}
 
