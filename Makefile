@@ -1,5 +1,5 @@
 # make train: install into .venv, train a network on handwritten digits, draw what it does
-# make test:  what CI runs
+# make test:  lint, types and the quick tests, a few minutes;  make test-all: the slow ones too, as CI does
 # make bench: beside other libraries, some 20 minutes; DATA=DIR for a folder with mnist/
 # make install-gpu: Triton, so that `make test` tests the GPU kernels too, with or without a GPU
 # make kernels: compile the CPU kernels that changed (train and test do); SANITIZE=address,undefined for checked ones
@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP = PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip
 CHECK_TORCH = -c "from importlib import metadata as m; print('yes' if [int(n) for n in m.version('torch').split('.')[:2]] >= [2, 11] else 'no')" 2>/dev/null
 
-.PHONY: train test lint bench kernels install install-test install-gpu clean
+.PHONY: train test test-all lint bench kernels install install-test install-gpu clean
 
 train: kernels
 	@test -f runs/digits-mlp-seed0/summary.json || $(BIN)/stbp train digits-mlp --resume
@@ -21,6 +21,9 @@ train: kernels
 	@$(BIN)/stbp plot all runs/digits-mlp-seed0
 
 test: install-test kernels lint
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: install-test kernels lint
 	$(BIN)/python -m pytest -n 2
 
 bench: $(VENV)/.installed-peers kernels
