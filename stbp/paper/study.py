@@ -46,7 +46,7 @@ def path(experiment: Experiment, folder: Path) -> Path:
 def read(experiment: Experiment, folders: Sequence[Path]) -> dict[str, Any] | None:
     """The measurements in the first folder that has them; None where they were not made, or of other settings."""
     there = [json.loads(at.read_text()) for at in (path(experiment, folder) for folder in folders) if at.exists()]
-    return next((found for found in there if Experiment(**found["experiment"]) == experiment.replace(seed=0)), None)
+    return next((found for found in there if Experiment.of(**found["experiment"]) == experiment.replace(seed=0)), None)
 
 
 def rows(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -267,7 +267,7 @@ def test_weights_of_conv_are_the_kernels_of_all_maps(static_run: Run):
 def test_weights_refuse_what_they_cannot_show(run: Run):
     with pytest.raises(ValueError, match=r"shape must be .* got \(1, 9, 9\)"):
         plot.weights(run, (1, 9, 9))
-    with pytest.raises(ValueError, match="begins with Linear or Conv2d"):
+    with pytest.raises(ValueError, match=r"which layer 2 \(Linear 16-10\) takes"):
         plot.weights(untrained(run, "8x8-P2-10", (1, 8, 8)), (1, 8, 8))
 
 
