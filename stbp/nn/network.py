@@ -1,6 +1,7 @@
 """`Network`: a chain of layers over a time window `[T, B, ...]`, and the containers that hold networks."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ class Network(torch.nn.Sequential):
 
     A layer of `torch.nn` gets the T*B frames at once, `flatten(0, 1)`: it stands between ours as if there were no time.
     Every other class gets the whole window `[T, B, ...]`; `Frames(module)` gives it frames instead.
-    A `Network` can be part of another one, or of any module of your own.
+    A `Network` can be part of another one, or of any module of your own. `torch.autocast` has no effect inside.
 
     Raises:
         ValueError: a container of `torch.nn` holds layers that need the window.
@@ -36,6 +37,11 @@ class Network(torch.nn.Sequential):
             for module in modules:
                 x = _called(module, x)
             return _dense(x)
+        with _exact(x):
+            return _dense(self._fused(modules, x))
+
+    def _fused(self, modules: list[torch.nn.Module], x: Tensor | Spikes) -> Tensor | Spikes:
+        """Output of the layers, runs of them as one operator."""
         names, done = self._names(), 0
         while done < len(modules):
             x = _packed(x)
@@ -50,7 +56,7 @@ class Network(torch.nn.Sequential):
                 with dispatch.layer(name):
                     x = _called(modules[done], x)
             done += max(1, run.length)
-        return _dense(x)
+        return x
 
     def run(self, x: Tensor | Spikes, state: Sequence[Any] | None = None) -> tuple[Tensor, list[Any]]:
         """Output, and the state of every layer with a memory to go on from.
@@ -71,7 +77,7 @@ class Network(torch.nn.Sequential):
         x = _entered(x)
         names = self._names()
         for index, module in enumerate(self):
-            with dispatch.layer(names[index] if names else ""):
+            with dispatch.layer(names[index] if names else ""), _exact(x):
                 if hasattr(module, "run"):
                     x, after = _continued(module, x, next(given), index)
                     states.append(after)
@@ -165,6 +171,12 @@ def _entered(x: Tensor | Spikes) -> Tensor | Spikes:
             f"x must be [T, B, ...], time first, then the batch; got {list(x.shape)}: a single sample is x[:, None]"
         )
     return x
+
+
+def _exact(x: Tensor | Spikes) -> AbstractContextManager[Any]:
+    """No autocast inside: layers compute in the type of their parameters, as the kernels do."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _dense(x: Tensor | Spikes) -> Tensor:

@@ -1,5 +1,6 @@
 """Networks beyond a chain of our own layers: each is right, compared with a plain loop, or refused with the reason."""
 
+import contextlib
 import copy
 import io
 import logging
@@ -441,8 +442,13 @@ def test_what_torch_does_with_modules_works_with_ours(name):
     grads = torch.autograd.grad(got.sum(), list(values.values()))
     for g, w in zip(grads, torch.autograd.grad(want.sum(), list(net.parameters())), strict=True):
         torch.testing.assert_close(g, w)
-    with torch.autocast("cpu"):
-        assert torch.equal(net(x), want)
+    for how in (contextlib.nullcontext, dispatch.reference_only):
+        with how():
+            usual = net(x)
+            with torch.autocast("cpu"):
+                under = net(x)
+        assert under.dtype == torch.float32
+        assert torch.equal(under, usual)
 
 
 @pytest.mark.parametrize("name", list(networks()))
