@@ -161,7 +161,7 @@ class Data(Fields):
 
 @dataclass(frozen=True)
 class Window(Fields):
-    """How a sample becomes a window of input."""
+    """Settings by which a sample becomes a window of input."""
 
     # Length of the time window in steps.
     T: Annotated[int, at_least(1)] = 30
@@ -223,7 +223,7 @@ class Model(Fields):
 
 @dataclass(frozen=True)
 class Optimizer(Fields):
-    """How a gradient changes the weights."""
+    """Settings by which a gradient changes the weights."""
 
     # Optimiser.
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -246,13 +246,13 @@ class Schedule(Fields):
     schedule: Literal["constant", "step", "cosine"] = "cosine"
     # Epochs between two steps of the schedule, with schedule step only.
     step_epochs: Annotated[int | None, at_least(1)] = None
-    # What a step multiplies the learning rate by, with schedule step only.
+    # Factor by which a step multiplies the learning rate, with schedule step only.
     step_factor: Annotated[float | None, Range("in (0, 1]", lambda v: 0 < v <= 1)] = None
 
 
 @dataclass(frozen=True)
 class Training(Fields):
-    """How a network is trained, whatever the network and the data."""
+    """Settings by which a network is trained, whatever the network and the data."""
 
     # How a gradient changes the weights.
     optimisation: Optimizer = field(default_factory=Optimizer)

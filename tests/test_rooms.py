@@ -1,6 +1,7 @@
-"""Rooms of the package: who may import whom."""
+"""Rooms of the package: who may import whom; first words of docstrings."""
 
 import ast
+import re
 from pathlib import Path
 
 import stbp
@@ -77,3 +78,14 @@ def test_there_are_few_rooms():
     rooms = [path for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
     assert len(rooms) <= 16
     assert {path.stem for path in rooms} - {"__init__"} <= set(FLOOR)
+
+
+def test_docstrings_begin_with_what_the_thing_is():
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    wrong = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            words = re.findall(r"\w+", (ast.get_docstring(node) or "") if isinstance(node, kinds) else "")
+            if words and words[0] in ("Of", "What", "Whether", "Which", "How", "Why"):
+                wrong.append(f"{name}.{getattr(node, 'name', '')}: {' '.join(words[:6])}")
+    assert not wrong, wrong

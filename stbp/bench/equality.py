@@ -30,7 +30,7 @@ class Difference:
 
 
 def difference(o: Tensor, gradients: list[Tensor], reference: tuple[Tensor, list[Tensor]]) -> Difference:
-    """Of spikes and gradients to the reference's; where the reference's gradient is zero, any other is infinite."""
+    """Difference of spikes and gradients to the reference's; where its gradient is zero, any other is infinite."""
     errors = [
         ((g - r).norm() / r.norm()).nan_to_num(0.0, posinf=math.inf)
         for g, r in zip(gradients, reference[1], strict=True)
@@ -60,7 +60,7 @@ def _per_cent(share: float) -> str:
 
 
 class Reference:
-    """What the reference says of one batch, with the timed weights and on the grid."""
+    """Answer of the reference to one batch, with the timed weights and on the grid."""
 
     def __init__(self, task: Task, weights: Weights, x: Tensor, y: Tensor):
         self.task, self.weights, self.x, self.y = task, weights, x, y

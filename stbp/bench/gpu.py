@@ -112,7 +112,7 @@ class Recorded:
         self.replay()
 
     def check(self, other: OnDevice, weights: Weights) -> Difference:
-        """Of Adam's means of the gradient after another replay, to those of `other` after as many steps.
+        """Difference of Adam's means of the gradient after another replay, to those of `other` after as many steps.
 
         Raises:
             ValueError: they are not equal: the replayed step is not to be timed.

@@ -1,4 +1,4 @@
-"""How many times less time or memory ours takes than the peers."""
+"""Ratios of the peers' time or memory to ours."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def value(row: dict[str, Any], key: str) -> float | None:
 
 
 def ratios(rows: Rows, key: str) -> dict[str, Any] | None:
-    """How many times less we need than the best peer, uncompiled and of all; None without numbers of both."""
+    """Ratio of the best peer's need to ours, among uncompiled peers and among all; None without numbers of both."""
     found = {}
     ours = value(rows[OURS], key)
     for which, compiled_too in (("uncompiled", False), ("all", True)):

@@ -1,4 +1,4 @@
-"""What a training step of ours has to move and to multiply on a GPU, and the least time that takes at measured rates.
+"""Work of a training step of ours on a GPU, moves and products, and the least time for it at measured rates.
 
 Counted from the network alone, as `stbp.ops.chain.gpu` works: a product per synapse whose result the neurons read and
 overwrite with their potentials, spikes packed, and unpacked to a byte each for a product (their number in a pooled
@@ -24,7 +24,7 @@ OPTIMIZER = 4 + 4 + 4 + 28  # bytes of a parameter: read forward and backward, i
 
 @dataclass(frozen=True)
 class Work:
-    """Of one training step."""
+    """Work of one training step."""
 
     # Read from and written to the device's memory.
     bytes: float
@@ -35,7 +35,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Rates:
-    """Of a device, measured: bytes moved by a copy, operations of a large product, each in a second."""
+    """Rates of a device, measured: bytes moved by a copy, operations of a large product, each in a second."""
 
     bytes: float
     bfloat16: float
@@ -43,7 +43,7 @@ class Rates:
 
 
 def work(task: Task) -> Work:
-    """What one step of a network on packed spikes asks for, encoder and loss left out."""
+    """Work of one step of a network on packed spikes, encoder and loss left out."""
     frames = task.T * task.batch
     x: torch.Tensor = torch.zeros(1, 1, *task.shape)
     moved = 2.0 * frames * math.ceil(x.numel() / 8)  # packed input, read by both passes

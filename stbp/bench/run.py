@@ -79,11 +79,11 @@ def main(
         ValueError: an argument out of its range, no checkout for the peers, or a kernel of ours that is not equal.
     """
     if sweep and device != "cpu":
-        raise ValueError("sweep runs on the cpu alone; leave device away")
+        raise ValueError("sweep runs on the cpu alone; omit device")
     where = device_called(device)
     _check({"rounds": rounds, "T": T, "batch": batch}, [n for n in networks if where.type != "cuda" or n != ALONE])
     if sweep and (T, batch) != (30, 100):
-        raise ValueError(f"the sweep has its own steps and batches; leave T and batch away; got {T}, {batch}")
+        raise ValueError(f"the sweep has its own steps and batches; omit T and batch; got {T}, {batch}")
     timing.set_threads(threads)
     home, subjects = folder(out), entries(peers, where.type)
     if where.type == "cuda":
@@ -117,7 +117,7 @@ def _check(positive: dict[str, int], networks: Sequence[str]) -> None:
 
 
 def describe(subjects: Sequence[Entry], rounds: int) -> dict[str, Any]:
-    """What a reader needs to judge the numbers: versions, processor, threads, date, commit."""
+    """Facts that a reader needs to judge the numbers: versions, processor, threads, date, commit."""
     packages = {e.package: e.version for e in subjects if e.package}
     if packages.get("spyx"):
         packages["jax"] = importlib.metadata.version("jax")

@@ -1,4 +1,4 @@
-"""What is timed: a task, and subjects that do it, behind the few calls that a clock needs."""
+"""Task that is timed, and subjects that do it, behind the few calls that a clock needs."""
 
 import contextlib
 import importlib.metadata
@@ -41,7 +41,7 @@ class Task:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one frame of the input: `(N,)`, or `(C, H, W)` for a network that begins with maps."""
+        """Shape of one frame of the input: `(N,)`, or `(C, H, W)` for a network that begins with maps."""
         first, second = self.network.split("-")[:2]
         h, w, c = (*(int(n) for n in first.split("x")), 1, 1)[:3]
         return (math.prod((h, w, c)),) if second.isdigit() else (c, h, w)
@@ -156,7 +156,7 @@ class Entry:
 
     @property
     def by_torch(self) -> bool:
-        """Whether it is torch.compile that translates it, anew for every change and for minutes."""
+        """True if torch.compile translates it, anew for every change and for minutes."""
         return self.compiled and self.package != "spyx"
 
     @property
@@ -164,7 +164,7 @@ class Entry:
         return self.package is None or importlib.util.find_spec(self.package) is not None
 
     def choice(self, device: torch.device) -> str:
-        """Which of its kernels it takes on a GPU, if it says so."""
+        """Name of the kernel that it takes on a GPU, if it says so."""
         return self.chosen(device) if self.chosen and device.type == "cuda" else ""
 
     @property

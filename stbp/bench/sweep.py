@@ -81,7 +81,7 @@ def _point(task: Task, source: Source, subjects: Sequence[Entry], rounds: int) -
 
 
 def estimate_mib(task: Task) -> float:
-    """What the dense path holds at once: the input twice, and ten arrays of the size of each neuron layer."""
+    """MiB that the dense path holds at once: the input twice, and ten arrays of the size of each neuron layer."""
     layers = sum(int(n) for n in task.network.split("-")[1:])
     return 4 * task.T * task.batch * (2 * task.shape[0] + 10 * layers) / 2**20
 

@@ -27,7 +27,7 @@ class Source:
     words: str
 
     def ids(self, step: int, batch: int) -> Tensor:
-        """Of the samples of step `step`, in the order of a first epoch."""
+        """Ids of the samples of step `step`, in the order of a first epoch."""
         start = step * batch % len(self.labels)
         return self._order[start : start + batch]
 
@@ -71,7 +71,7 @@ def source_of(task: Task, images: ImageSet | None, density: float) -> Source:
 
 
 def takes_mnist(task: Task) -> bool:
-    """Whether a network takes MNIST's pixels and has its classes."""
+    """True if a network takes MNIST's pixels and has its classes."""
     return task.classes == 10 and math.prod(task.shape) == PIXELS
 
 

@@ -1,4 +1,4 @@
-"""What a simulated event camera is: sensor, optics, movement. Nothing slow is imported for it.
+"""Parameters of a simulated event camera: sensor, optics, movement. Nothing slow is imported for it.
 
 The numbers of the preset `n-mnist` were fitted to the first 200 training recordings of N-MNIST by
 `research/fit_camera.py`.

@@ -77,7 +77,7 @@ def read_source(source: Path, size: int | None = None) -> tuple[ImageSet, ImageS
             raise DataError(f"{source}: image files come in any size; say with --size what to scale them to")
         return read_folder(source, size)
     if size is not None:
-        raise DataError(f"{source}: size is for trees of image files and has no effect here; leave it away")
+        raise DataError(f"{source}: size is for trees of image files and has no effect here; omit it")
     for name in SOURCES:
         folder = next((folder for folder in (source, source / name) if not missing(folder, SOURCES[name])), None)
         if folder is not None:
@@ -170,7 +170,7 @@ def _digest(split: Split) -> str:
 
 
 def _known(out: Path, key: dict[str, Any]) -> dict[str, Any] | None:
-    """What the folder's JSON holds if the set is complete."""
+    """Content of the folder's JSON if the set is complete, else None."""
     path = out / FILE
     if not path.exists():
         found = next((name for name in ("Train.zip", "Test.zip") if (out / name).exists()), None)
@@ -197,7 +197,7 @@ def _simulate_parts(parts: list[_Part], model: Camera, seed: int, advance: Calla
 
 
 def _simulate_part(part: _Part, model: Camera, seed: int, wait: bool) -> bool:
-    """Whether the part is there now."""
+    """Simulate the part if it is missing; True if it is there now."""
     if part.path.exists():
         return True
     lock = filelock.FileLock(part.path.with_suffix(".lock"))

@@ -92,7 +92,7 @@ def positions(camera: Camera, samples: Sequence[int] | np.ndarray, seed: int) ->
 
 
 def _optics(blur: float, scale: float) -> np.ndarray:
-    """How an image pixel's light falls off with the distance: Gaussian, widened by the areas of both pixels."""
+    """Light of an image pixel by the distance: Gaussian, widened by the areas of both pixels."""
     sigma = math.sqrt(blur**2 + (scale**2 + 1) / 12)
     distance = np.arange(math.ceil(_REACH * sigma * FINE) + 2) / FINE
     return (scale * np.exp(-((distance / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))).astype(np.float32)

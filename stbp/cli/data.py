@@ -19,7 +19,7 @@ def info(
     ],
     json: Json = False,
 ) -> None:
-    """What is in a folder or file of images, recordings or arrays, and what would be trained on: nothing is trained."""
+    """Show what is in a folder or file of images, recordings or arrays, and what would be trained on; train nothing."""
     from stbp.data.info import describe
 
     found = describe(path)
@@ -79,7 +79,7 @@ def _event_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _training_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What would be left out, and how to train."""
+    """Rows on what would be left out, and on how to train."""
     rows = [("other files", f"{found['other_files']:,}")] if found.get("other_files") else []
     for why, names in found.get("skipped", {}).items():
         rows.append(("skipped", f"{len(names):,} {why}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"))

@@ -200,7 +200,7 @@ def report(
     if network is not None and out is None:
         raise ValueError("--network is that of a page; name one with --out PAGE.html")
     if data is not None and out is None and add_network is None:
-        raise ValueError("--data has no effect without --out or --add-network; leave it away")
+        raise ValueError("--data has no effect without --out or --add-network; omit it")
     if add:
         say(escape(str(results.collect(add))))
     if readme is not None:

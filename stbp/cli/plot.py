@@ -73,13 +73,11 @@ def _check(kind: str, paths: Sequence[Path], out: Path | None, sample: int, data
     if len(paths) < least or (most is not None and len(paths) > most):
         raise ValueError(f"plot {kind} takes {wanted}; got {len(paths)}")
     if kind == "all" and out is not None:
-        raise ValueError(
-            "--out has no effect with plot all, which writes KIND.png into the run's folder; leave it away"
-        )
+        raise ValueError("--out has no effect with plot all, which writes KIND.png into the run's folder; omit it")
     if data is not None and kind not in (*NEEDS_DATA, "all"):
-        raise ValueError(f"--data has no effect on plot {kind}; leave it away")
+        raise ValueError(f"--data has no effect on plot {kind}; omit it")
     if sample != 0 and kind not in ("raster", "potential", "all"):
-        raise ValueError(f"--sample has no effect on plot {kind}; leave it away")
+        raise ValueError(f"--sample has no effect on plot {kind}; omit it")
 
 
 def _figure(kind: str, runs: Sequence[Run], test_set: data_sets.DataSet | None, sample: int, data: Path | None):

@@ -57,7 +57,7 @@ def reproduce(
         _run_and_show(plan, missing, chosen, studied, data, device, places(device, jobs) if missing else [], json)
         return
     if data is not None or out != Path("runs") or seeds is not None or jobs is not None:
-        raise ValueError("--data, --out, --seeds and --jobs have no effect with --quick; leave them away")
+        raise ValueError("--data, --out, --seeds and --jobs have no effect with --quick; omit them")
     _walk_through(chosen, studied, device, json)
 
 

@@ -98,7 +98,10 @@ def moved(images: UInt8[Tensor, "B C H W"], field: Int64[Tensor, "B 2 _ _"]) -> 
 
 
 def kept(ids: Int64[Tensor, " B"], pixels: int, drop: float, seed: int, epoch: int) -> Bool[Tensor, "B pixels"]:
-    """Which pixels stay, each with probability 1 - drop, to 2^-16: pixel n has half of word n // 2, low before high."""
+    """Mask of pixels that stay, each with probability 1 - drop, to 2^-16.
+
+    Pixel n has half of word n // 2, low before high.
+    """
     words = _words(ids, -(-pixels // 8), _DROP, seed, epoch)
     halves = torch.stack([words & 0xFFFF, words >> 16], -1).flatten(1)[:, :pixels]
     return halves >= round(drop * 2**16)

@@ -1,4 +1,4 @@
-"""Which data sets can be downloaded, from where, and what they are known by."""
+"""Data sets that can be downloaded, their addresses, and what they are known by."""
 
 import os
 from collections.abc import Callable

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 class _RefusedError(Exception):
-    """What one address sent is not the file; the message says why."""
+    """Error of an address that sent something other than the file; the message says why."""
 
 
 def fetch(published: Published, addresses: Sequence[str], folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What is in a recording, an archive, a file of arrays or a folder, and what would be trained on.
+"""Contents of a recording, an archive, a file of arrays or a folder, and what would be trained on.
 
 A folder is looked at by the same functions as training reads it with. All files are counted; of many, `MEASURED` are
 read, spread evenly, to measure them and to find the damaged ones.
@@ -148,7 +148,7 @@ def _sensor(where: Path, facts: Sequence[recordings.Fact]) -> dict[str, Any]:
 
 
 def _splits(found: tree.Tree, what: str) -> dict[str, Any]:
-    """What a tree holds, by split and class, and what of it is not taken."""
+    """Contents of a tree, by split and class, and what of it is not taken."""
     skipped: dict[str, list[str]] = {}
     for split in found.splits:
         for why, names in split.skipped.items():

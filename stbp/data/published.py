@@ -43,7 +43,7 @@ class Published(Protocol):
         ...
 
     def fault(self, path: Path) -> str | None:
-        """What sets the file at `path` apart from it, in a few words; None if nothing does."""
+        """Fault that sets the file at `path` apart from it, in a few words; None if there is none."""
         ...
 
 
@@ -62,7 +62,7 @@ class Archive:
     largest: int
 
     def fault(self, path: Path) -> str | None:
-        """What sets the file at `path` apart from the published one, in a few words; None if nothing does."""
+        """Fault that sets the file at `path` apart from the published one, in a few words; None if there is none."""
         try:
             with path.open("rb") as file:
                 if file.read(64).lstrip().startswith(b"<"):
@@ -90,7 +90,7 @@ class Original:
 
     @property
     def file_name(self) -> str:
-        """What a download is called."""
+        """Name of a download."""
         return f"{self.name}.gz"
 
     @property
@@ -99,7 +99,7 @@ class Original:
         return self.size + self.size // 1000 + (1 << 16)
 
     def fault(self, path: Path) -> str | None:
-        """What sets the file at `path` apart from the original, in a few words; None if nothing does.
+        """Fault that sets the file at `path` apart from the original, in a few words; None if there is none.
 
         Never unpacks more than `size` bytes and one chunk.
         """

@@ -71,7 +71,7 @@ def rows(images: ImageSet, permuted: bool) -> SequenceSet:
 
 
 def adding(T: int) -> tuple[SequenceSet, SequenceSet]:
-    """How many of two marked bits were 1: training and test set.
+    """Training and test set for telling how many of two marked bits were 1.
 
     A random bit in every step, as a spike of the first input for 1, of the second for 0. The third input fires in two
     steps, one in each half of the steps before the cue, both places equally likely; the fourth is the cue. Whoever
@@ -100,7 +100,7 @@ def adding(T: int) -> tuple[SequenceSet, SequenceSet]:
 
 
 def recall(T: int) -> tuple[SequenceSet, SequenceSet]:
-    """Which of eight fixed patterns of spikes was shown in the first steps: training and test set.
+    """Training and test set for telling which of eight fixed patterns of spikes was shown in the first steps.
 
     20 inputs show it in 5 steps, in which 30 % of its places hold a spike, and are silent until the cue, the 21st,
     fires in the last 3 steps. At any time each of the 20 changes with a probability of 2 %.

@@ -42,7 +42,7 @@ def load(name: str, data: str | Path | None = None, size: int | None = None) -> 
         raise DataError(f"size is for pedestrian, which needs it, and for no other; got {size} for {name}")
     if name == "digits":
         if data is not None:
-            raise DataError(f"digits comes with the package; leave --data away, got {str(data)!r}")
+            raise DataError(f"digits comes with the package; omit --data, got {str(data)!r}")
         return read_digits()
     origin = "STBP_DATA" if data is None else "--data"
     given = os.environ.get("STBP_DATA") or None if data is None else data
@@ -68,7 +68,7 @@ def _existing(data: str | Path, origin: str, remedy: str) -> Path:
 
 def _find(name: str, data: str | Path, origin: str) -> Path:
     """The folder that holds the files of a set, in or at the folder that the user named."""
-    remedy = f"let {origin} name the folder that holds {name}/, or leave it away to download"
+    remedy = f"let {origin} name the folder that holds {name}/, or omit it to download"
     parent = _existing(data, origin, remedy)
     source = SOURCES[name]
     for folder in (parent / name, parent):

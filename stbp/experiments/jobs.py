@@ -165,7 +165,7 @@ def _fit(job: Job, wire: "_Wire", data: Path | None, device: str) -> None:
 
 
 def cannot_learn(summary: dict[str, Any]) -> bool:
-    """Whether the health at the end of a run was such that no gradient enters the network."""
+    """True if the health at the end of a run was such that no gradient enters the network."""
     return summary.get("cannot_learn", False)  # summaries of older versions do not say
 
 

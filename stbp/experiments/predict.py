@@ -16,14 +16,14 @@ from stbp.train.evaluate import Run, device_of, predict, read_out
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one file."""
+    """Answer of a network for one file."""
 
     file: str
     # The class that fired most; of several, the first.
     label: str
     # Spikes of every class in the window.
     counts: dict[str, int]
-    # What the reader should know before trusting it; empty as a rule.
+    # Remark that the reader should know before trusting it; empty as a rule.
     remark: str
 
 
@@ -46,7 +46,7 @@ def predict_files(run: Run, files: Sequence[Path], invert: bool = False) -> list
         raise ValueError(f"{e.name} was trained on sequences, which no file holds; predict with a run on images")
     recorded = e.step_ms is not None
     if recorded and invert:
-        raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; leave it away")
+        raise ValueError(f"--invert has no effect on the recordings that {e.name} labels; omit it")
     look = _recording if recorded else _image
     device = device_of(run.network)
     predictions = []

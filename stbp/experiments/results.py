@@ -125,7 +125,7 @@ def _changes(experiment: Experiment) -> dict[str, Any]:
 
 
 def is_registered(experiment: Experiment) -> bool:
-    """Whether an experiment is the registered one of its name, whatever its seed, fold, and number of epochs."""
+    """True if an experiment is the registered one of its name, whatever its seed, fold, and number of epochs."""
     return not set(_changes(experiment)) - {"epochs"}
 
 
@@ -146,7 +146,7 @@ def _flag(name: str, value: Any) -> str:
 
 
 def file_name(experiment: Experiment) -> str:
-    """Of an experiment's result, without `.json`: its name, and what differs from the registered one of that name."""
+    """File name of a result, without `.json`: the experiment's name, and what differs from the registered one."""
     changes = [f"{name}-{value}" for name, value in _changes(experiment).items()]
     folds = [] if experiment.folds is None else [f"{experiment.folds}-folds"]
     return "-".join([experiment.name, *folds, *changes])
@@ -173,7 +173,7 @@ def mean_and_sd(accuracy: Estimate) -> str:
 
 
 def over(result: dict[str, Any]) -> str:
-    """What `accuracy` is the mean of: `5 seeds`, or `10 folds, 1,100 samples`."""
+    """Seeds, or folds and samples, that `accuracy` is the mean of: `5 seeds`, or `10 folds, 1,100 samples`."""
     if "folds" in result:
         return f"{result['folds']} folds, {result['samples']:,} samples"
     return f"{len(result['seeds'])} seed{'s' if len(result['seeds']) > 1 else ''}"
@@ -186,5 +186,5 @@ def network(experiment: Experiment) -> str:
 
 
 def silent(result: dict[str, Any]) -> bool:
-    """Whether no gradient enters the network, in any of the runs."""
+    """True if in all of the runs no gradient enters the network."""
     return all(cannot_learn(run["summary"]) for run in result["runs"])

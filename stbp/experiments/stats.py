@@ -48,7 +48,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) 
 
 
 def last_epochs(metrics: Sequence[Mapping[str, Any]], epochs: int = 10) -> Spread:
-    """Of the test accuracies in the last epochs of a run's metrics, as many as there are up to `epochs`."""
+    """Mean and range of test accuracies in the last epochs of a run's metrics, as many as there are up to `epochs`."""
     values = [row["test_accuracy"] for row in metrics[-epochs:]]
     return Spread(statistics.mean(values), min(values), max(values), len(values))
 

@@ -16,7 +16,7 @@ STEPS = ("forward", "weight", "input")
 
 @dataclass(frozen=True)
 class Layer:
-    """How one layer was computed."""
+    """Account of how one layer was computed."""
 
     # Name in the network, as in `state_dict`, and in words.
     layer: str
@@ -31,7 +31,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Explanation:
-    """How each layer of a network was computed; as text, a table."""
+    """Account of how each layer of a network was computed; as text, a table."""
 
     layers: tuple[Layer, ...]
 
@@ -75,7 +75,7 @@ def explain(net: torch.nn.Module, x: Tensor | Spikes) -> Explanation:
 
 
 def explained(net: torch.nn.Module, seen: Sequence[dispatch.Path]) -> Explanation:
-    """What records of `dispatch.watch`, of one pass under `naming(net)`, say of each layer."""
+    """Explanation of each layer, from records of `dispatch.watch` of one pass under `naming(net)`."""
     found: list[Layer] = []
     for name, module in net.named_modules():
         of_layer = [path for path in seen if path.layer == name and name]

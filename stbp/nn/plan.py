@@ -1,4 +1,4 @@
-"""Which layers of a network run as one operator: layers are asked for their part of a run, and the parts are joined."""
+"""Runs of layers that work as one operator: layers are asked for their part of a run, and the parts are joined."""
 
 import functools
 import math
@@ -43,7 +43,7 @@ Piece = Pool | Flat | Synapse | Affine | Neuron
 
 
 class Part(NamedTuple):
-    """What a layer does in a run: its piece, and the tensors that go with it (weight, bias; scale, offset)."""
+    """Part of a layer in a run: its piece, and the tensors that go with it (weight, bias; scale, offset)."""
 
     piece: Piece
     tensors: tuple[Tensor, ...] = ()
@@ -134,7 +134,7 @@ def _folded(synapse: Part, scale: Tensor, offset: Tensor) -> Part:
 
 
 def asked(module: torch.nn.Module) -> Part | Refused:
-    """What a layer says of its part in a run, unless somebody changed or wants to see what its `forward` does."""
+    """Answer of a layer about its part in a run, unless somebody changed or wants to see what its `forward` does."""
     if hooks := _hooks(module):
         return Refused("" if all(hasattr(hook, "tap") for hook in hooks) else "it has a hook, which sees it called")
     if not hasattr(module, "stage"):
@@ -145,7 +145,7 @@ def asked(module: torch.nn.Module) -> Part | Refused:
 
 
 def piece(layer: torch.nn.Module) -> Piece | None:
-    """What a layer is in a run of layers, for whoever counts or translates a network; None if it does not say."""
+    """Piece that a layer is in a run, for whoever counts or translates a network; None if the layer does not say."""
     part = layer.stage() if hasattr(layer, "stage") else None  # pyright: ignore[reportCallIssue]
     return part.piece if isinstance(part, Part) else None
 

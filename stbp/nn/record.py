@@ -1,4 +1,4 @@
-"""What the neurons of a network do in a window: for plots, health, penalties; of any module that holds our layers."""
+"""Activity of a network's neurons in a window: for plots, health, penalties; of any module that holds our layers."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from stbp.ops.spikes import Spikes
 
 
 class Trace(NamedTuple):
-    """What one neuron layer did in a window."""
+    """One neuron layer's activity in a window."""
 
     # Name of the layer in its network, as in `state_dict`: `1`, `body.3`.
     layer: str

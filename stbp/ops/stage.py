@@ -93,7 +93,7 @@ class Stage(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """Why something cannot be a stage."""
+    """Reason why something cannot be a stage."""
 
     reason: str
 

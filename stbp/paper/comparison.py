@@ -1,4 +1,4 @@
-"""What the paper prints beside what we measured, row by row: with seeds and intervals, and by the paper's statistic."""
+"""Comparison of the paper's numbers with ours, row by row: with seeds and intervals, and by the paper's statistic."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ StandIn = Callable[[Experiment], Experiment]  # what is run for an experiment: i
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one experiment; the estimates are None while it has not been run."""
+    """Facts known of one experiment; the estimates are None while it has not been run."""
 
     preset: Literal["paper", "tuned"]
     name: str
     command: str
-    # Of the last epoch's test accuracy, over seeds or folds, as `over` says.
+    # Estimate of the last epoch's test accuracy, over seeds or folds, as `over` says.
     accuracy: Estimate | None = None
     over: str = "not yet run"
     # Ours minus the paper's, with the interval of our mean alone: the paper's number is one run. None on other data.
@@ -52,7 +52,7 @@ class Compared:
 
 
 def find(results: Iterable[dict[str, Any]], experiment: Experiment) -> dict[str, Any] | None:
-    """Of the results of an experiment, the one with the most runs; None where there is none."""
+    """Result with the most runs, among those of an experiment; None where there is none."""
     return max((r for r in results if _is_of(r, experiment)), key=lambda r: len(r["runs"]), default=None)
 
 
@@ -145,7 +145,7 @@ def grid(compared: Sequence[Compared]) -> Grid:
 
 
 def _printed(part: Row | Curve) -> tuple[str, ...]:
-    """What the paper says: method, accuracy, how sure that is, no difference, interval."""
+    """Cells of what the paper says: method, accuracy, how sure that is, no difference, interval."""
     if isinstance(part, Curve):
         return (part.label,)
     skill = "" if part.skill == "none" else f", {part.skill}"
@@ -156,7 +156,7 @@ def _printed(part: Row | Curve) -> tuple[str, ...]:
 
 
 def _cells(measured: Measured) -> tuple[str, ...]:
-    """What we measured: accuracy, over what, difference, the last epochs of one run."""
+    """Cells of what we measured: accuracy, over what, difference, the last epochs of one run."""
     if measured.accuracy is None or measured.last is None:
         return "", measured.over
     last = measured.last

@@ -1,4 +1,4 @@
-"""What the README and docs/ show of results and speeds: tables between markers, and a chart."""
+"""Results and speeds as the README and docs/ show them: tables between markers, and a chart."""
 
 import json
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def speed(benchmark: dict[str, Any]) -> str:
-    """What `stbp bench --peers` measured, as a Markdown table: ours, and how many times that the best peers need."""
+    """Markdown table of what `stbp bench --peers` measured: ours, and how many times that the best peers need."""
     lines = [
         "| network | | ours | fastest peer, not compiled | fastest of all |",
         "|---|---|---|---|---|",

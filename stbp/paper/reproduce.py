@@ -36,7 +36,7 @@ def wanted(
 
 
 class Plan:
-    """What is wanted, what is there, and what is left to run.
+    """Plan of what is wanted, what is there, and what is left to run.
 
     Attributes:
         failures: why runs have no end, by the name of their experiment.
@@ -77,7 +77,7 @@ class Plan:
         return [job for job in jobs if not _is_finished(job.folder, job.experiment)]
 
     def study(self, experiment: Experiment) -> dict[str, Any] | None:
-        """What was measured of its trained network; None where nothing was."""
+        """Measurements of the experiment's trained network; None where there are none."""
         return study.read(experiment, self._folders())
 
     def measure(self, data: Path | None, device: str) -> list[Path]:
@@ -154,7 +154,7 @@ class Plan:
 
 
 def folder_of(run: Experiment, out: Path) -> Path:
-    """Of a run, with its seed and fold: where `stbp train` and `stbp crossvalidate` put registered experiments."""
+    """Folder of a run, by seed and fold: where `stbp train` and `stbp crossvalidate` put registered experiments."""
     name = f"{report.file_name(run.replace(folds=None, fold=None))}-seed{run.seed}"
     return out / name if run.folds is None else out / f"{name}-{run.folds}-folds" / str(run.fold)
 
@@ -164,7 +164,7 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 def _is_finished(folder: Path, run: Experiment) -> bool:
-    """Whether the folder holds the whole run, or its first epoch if that shows that it cannot learn."""
+    """True if the folder holds the whole run, or the first epoch of a run that cannot learn."""
     if not (folder / "config.json").exists():
         return False
     from stbp.train.runs import read_config, read_summary

@@ -34,7 +34,7 @@ class Row:
     # None in a row that the paper does not have.
     printed: float | None
     certainty: Certainty | None
-    # What the table says was done besides.
+    # Further technique, as the table names it.
     skill: str = "none"
     # Least and greatest accuracy of the last ten epochs of one run, where the table has them.
     interval: tuple[float, float] | None = None
@@ -42,7 +42,7 @@ class Row:
     paper: tuple[Experiment, ...] = ()
     # As we would train it.
     tuned: tuple[Experiment, ...] = ()
-    # Whether ours learn from the paper's data, from a part of it, or from others; a difference is given for the same.
+    # Data that ours learn from: the paper's, a part of it, or others; a difference is given for the same.
     data: Literal["same", "part", "other"] = "same"
 
 
@@ -53,7 +53,7 @@ class Table:
     number: str
     title: str
     rows: tuple[Row, ...]
-    # What a reader must know beside the numbers.
+    # Facts that a reader must know beside the numbers.
     remark: str = ""
 
 
@@ -79,7 +79,7 @@ class Figure:
 
 
 class Printed(NamedTuple):
-    """What the paper prints: a test accuracy, a fraction; in which table; how sure it is. Or nothing."""
+    """Number that the paper prints: a test accuracy, a fraction; in which table; how sure it is. Or nothing."""
 
     printed: float | None = None
     table: str | None = None
@@ -295,7 +295,7 @@ def parts(group: Table | Figure) -> tuple[Row, ...] | tuple[Curve, ...]:
 
 
 def printed(name: str) -> Printed:
-    """What the paper prints for the data and network of the experiment of that name."""
+    """Number that the paper prints for the data and network of the experiment of that name."""
     for table in TABLES:
         for row in table.rows:
             ours = any(experiment.name == name for experiment in (*row.paper, *row.tuned))

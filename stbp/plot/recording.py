@@ -28,7 +28,7 @@ BINS = 150  # of the rates, at most
 
 
 class Clock(NamedTuple):
-    """How times are written: from `start` in microseconds on, in a unit of so many microseconds."""
+    """Notation of times: from `start` in microseconds on, in a unit of so many microseconds."""
 
     start: int
     unit_us: int
@@ -80,7 +80,7 @@ def recording(found: Recording, name: str) -> Figure:
 
 
 def has_saccades(found: Recording) -> bool:
-    """Whether a recording is in N-MNIST's format and as long as one that was made by three saccades."""
+    """True if a recording is in N-MNIST's format and as long as one that was made by three saccades."""
     return found.format == "N-MNIST" and 2 * SACCADE_US < int(found.events["t"][-1]) <= LONGEST_US
 
 
@@ -136,7 +136,7 @@ def _draw_frames(figure: SubFigure, events: ndarray, parts: list[Part], clock: C
 
 
 def count(events: ndarray, p: int, part: Part, size: tuple[int, int], block: int = 1) -> ndarray:
-    """How many events of one polarity each block of so many by so many pixels had in a part: `[rows, columns]`."""
+    """Number of events of one polarity in a part, for each block of `block` by `block` pixels: `[rows, columns]`."""
     columns, rows = (math.ceil(n / block) for n in size)
     chosen = events[(events["p"] == p) & (events["t"] >= part.begin) & (events["t"] < part.end)]
     places = chosen["y"].astype(np.int64) // block * columns + chosen["x"] // block

@@ -18,7 +18,7 @@ from stbp.train.evaluate import Run, device_of, predict, read_out
 
 
 class Layer(NamedTuple):
-    """What a neuron layer did: potential and spikes, `[T, B, N]`, or `[T, N]` of one sample."""
+    """Activity of a neuron layer: potential and spikes, `[T, B, N]`, or `[T, N]` of one sample."""
 
     name: str
     neuron: Any

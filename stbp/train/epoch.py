@@ -1,4 +1,4 @@
-"""How far a training is, and what the steps of the running epoch gave."""
+"""Progress of a training, and what the steps of the running epoch gave."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ class DivergedError(ValueError):
 
 @dataclass
 class Progress:
-    """How far a training is; with weights and optimiser state, all that a checkpoint needs."""
+    """Progress of a training; with weights and optimiser state, all that a checkpoint needs."""
 
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished in the running epoch

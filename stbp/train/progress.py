@@ -1,4 +1,4 @@
-"""How a training tells what it does: a live bar on a terminal, one line per epoch elsewhere; and Ctrl-C."""
+"""Reports of a training: a live bar on a terminal, one line per epoch elsewhere; and Ctrl-C."""
 
 import contextlib
 import datetime

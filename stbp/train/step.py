@@ -110,7 +110,7 @@ class Learner:
         return f"the {name.rpartition('.')[2]} of {owner(self.net, name)}"
 
     def kernels(self, x: Tensor | Spikes, y: Tensor) -> list[dict[str, Any]]:
-        """Which kernels run each layer in a step on this batch, forward and backward; nothing is changed by it."""
+        """Kernels that run each layer in a step on this batch, forward and backward; nothing is changed by it."""
         before = [buffer.clone() for buffer in self.net.buffers()]
         with dispatch.watch() as seen, naming(self.net):
             trained = [p for p in self.net.parameters() if p.requires_grad]

@@ -382,7 +382,7 @@ def test_convolutions_of_all_are_float32_for_a_while():
         ({"batch": 0}, "batch must be at least 1"),
         ({"networks": ["784-x"]}, "part 2 of network '784-x'"),
         ({"networks": ["neurons"]}, "part 1 of network 'neurons'"),
-        ({"sweep": True}, "leave T and batch away; got 6, 5"),
+        ({"sweep": True}, "omit T and batch; got 6, 5"),
     ],
 )
 def test_arguments_of_a_run_are_named(options: dict, message: str, tmp_path: Path):

@@ -59,7 +59,7 @@ def test_a_folder_without_the_set_is_named_with_the_files_and_the_remedy(tmp_pat
     with pytest.raises(DataError) as error:
         load("mnist")
     text = one_line(error)
-    assert all(part in text for part in (*PARTS, str(tmp_path), "STBP_DATA", "leave it away to download"))
+    assert all(part in text for part in (*PARTS, str(tmp_path), "STBP_DATA", "omit it to download"))
 
 
 def test_a_folder_that_lacks_one_file_names_that_file_only(tmp_path):
@@ -86,7 +86,7 @@ def test_an_unknown_name_lists_the_names_and_the_nearest():
 
 
 def test_a_folder_for_digits_is_an_error_but_the_environment_is_not(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="digits comes with the package; leave --data away"):
+    with pytest.raises(DataError, match="digits comes with the package; omit --data"):
         load("digits", tmp_path)
     monkeypatch.setenv("STBP_DATA", str(tmp_path))
     assert len(load("digits")[1]) == 360

@@ -67,7 +67,7 @@ def log(x: np.ndarray) -> np.ndarray:
 
 
 def weights(table: np.ndarray, offset: np.ndarray, centre: np.ndarray, n: int) -> np.ndarray:
-    """How much each image column counts for each of n sensor columns: `[K, n, w]` for centres `[K]`."""
+    """Weight of each image column for each of n sensor columns: `[K, n, w]` for centres `[K]`."""
     place = centre[:, None, None] + offset
     a = np.abs(np.arange(n, dtype=np.float32)[:, None] - place) * np.float32(FINE)
     entry = np.minimum(a, np.float32(len(table) - 1)).astype(np.int32)

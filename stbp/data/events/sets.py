@@ -55,12 +55,12 @@ class EventSet:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of one frame: 2 polarities, height, width."""
+        """Shape of one frame: 2 polarities, height, width."""
         return (2, *self.sensor)
 
     @cached_property
     def names(self) -> list[str]:
-        """Of every recording, `5/00001.bin`."""
+        """Name of every recording, such as `5/00001.bin`."""
         return os.fsdecode(self.names_.numpy().tobytes()).split("\0") if len(self) else []
 
     def events(self, index: int) -> np.ndarray:
@@ -196,7 +196,7 @@ def _folder(name: str | Path, data: str | Path | None, own: Path) -> Path:
     """The folder to search."""
     if str(name) != NAME:
         if data is not None:
-            raise DataError(f"{name} is a folder of its own; leave --data away, got {str(data)!r}")
+            raise DataError(f"{name} is a folder of its own; omit --data, got {str(data)!r}")
         given, origin = Path(name), "event data set"
     elif data is not None:
         given, origin = Path(data), "--data"

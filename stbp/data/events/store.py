@@ -62,7 +62,7 @@ class Stored(NamedTuple):
     classes: tuple[str, ...]
     # Height and width of the sensor, where they were known when the store was built.
     shape: tuple[int, int] | None
-    # What `Source.about` made of the facts.
+    # Summary that `Source.about` made of the facts.
     about: dict[str, Any]
 
 
@@ -71,7 +71,7 @@ class Origin(NamedTuple):
 
     # The archive or folder: its name becomes part of the store's.
     path: Path
-    # What decides the content of the store, beside the files.
+    # Values that decide the content of the store, beside the files.
     key: dict[str, Any]
     # Name, size and modification time of every file.
     stamp: Callable[[], list[tuple[str, int, int]]]
@@ -89,7 +89,7 @@ class Source(NamedTuple):
     left_out: Sequence[str]
     # The events of some of the recordings; several threads may call it.
     decode: Callable[[Sequence[Recording]], "Piece"]
-    # What is to be remembered of all the facts; it may raise DataError, so that no store is made.
+    # Summary of all the facts, to be remembered; it may raise DataError, so that no store is made.
     about: Callable[[list[Any]], dict[str, Any]] = lambda facts: {}
 
 

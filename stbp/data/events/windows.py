@@ -19,7 +19,7 @@ from stbp.ops.spikes import Spikes
 
 
 def frame_options(how: Window) -> FrameOptions:
-    """How the events of a recording are divided among the T steps of a window."""
+    """Options that divide the events of a recording among the T steps of a window."""
     assert how.step_ms is not None  # an experiment on event data has it
     return FrameOptions(
         step_us=round(1000 * how.step_ms),
@@ -100,7 +100,7 @@ class EventWindows:
         return self.recordings.frames(ids, how.T, frame_options(how), change, seed=seed, epoch=epoch).to(device)
 
     def picture(self, sample: int) -> UInt8[Tensor, "C H W"]:
-        """How many events each pixel had in the whole recording, by polarity, the busiest white."""
+        """Number of events of each pixel in the whole recording, by polarity, scaled so that the highest is white."""
         counts = self.recordings.frames(torch.tensor([sample]), 1, FrameOptions(parts="time", counts=True))
         assert isinstance(counts, Tensor)
         return (255 * counts[0, 0] / counts.max().clamp(min=1)).round().to(torch.uint8)

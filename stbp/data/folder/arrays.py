@@ -125,7 +125,7 @@ def _format(file: Path) -> str:
 
 
 def _role(name: str) -> _Role | None:
-    """What an array's name says of it; None if nothing."""
+    """Role of an array as its name says it; None if the name says nothing."""
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word and word not in _FORMAT_WORDS]
     parts = {word: part for part, known in (("inputs", INPUTS), ("labels", LABELS)) for word in known}
     named = [word for word in words if word in parts]

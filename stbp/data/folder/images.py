@@ -45,7 +45,7 @@ def read_tree(tree: Tree, size: int | None) -> tuple[ImageSet, ...]:
 
 
 def sizes(tree: Tree) -> Counter[tuple[int, int]]:
-    """How many images have which size, columns and rows, by their headers."""
+    """Number of images of each size, columns and rows, by their headers."""
     return Counter(sample.size for split in tree.splits for sample in split.samples if sample.size is not None)
 
 

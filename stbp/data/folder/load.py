@@ -53,7 +53,7 @@ class Own:
 
 
 def look(path: Path) -> Found:
-    """What a folder holds, or a file of arrays: files are looked at, not read.
+    """Data that a folder or a file of arrays holds: files are looked at, not read.
 
     Raises:
         DataError: nothing that can be trained on, or several such things; the message says what is looked for.
@@ -112,7 +112,7 @@ def read(
 
 
 def kind(found: Found) -> str:
-    """What was found, in a word or two."""
+    """Kind of the data found, in a word or two."""
     if isinstance(found, Hdf5):
         return "recordings"
     return "images" if isinstance(found, arrays.Arrays) else found.kind
@@ -152,7 +152,7 @@ def _refuse(found: Found, values: dict[str, object]) -> None:
 
 
 def describe(found: Found) -> str:
-    """What was found and where, for messages."""
+    """Kind and place of the data found, for messages."""
     if isinstance(found, Hdf5):
         return f"the HDF5 files in {found.files[0].parent}"
     if isinstance(found, arrays.Arrays):

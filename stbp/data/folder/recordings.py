@@ -39,7 +39,7 @@ class Fact(NamedTuple):
     name: str
     label: str
     format: str = ""
-    # What the file says of the sensor, and what the events reach.
+    # Size of the sensor as the file says it, and the extent that the events reach.
     sensor: Size | None = None
     extent: Size | None = None
     duration_us: int = 0
@@ -94,7 +94,7 @@ def prepared(events: np.ndarray, downscale: int) -> np.ndarray:
 
 
 def fact_of(recording: Recording, name: str, label: str) -> Fact:
-    """What is known of a recording.
+    """Facts known of a recording.
 
     Raises:
         DataError: nothing of it could be read, or it is too long.
@@ -111,7 +111,7 @@ def fact_of(recording: Recording, name: str, label: str) -> Fact:
 
 
 def about(facts: Sequence[Fact]) -> dict[str, Any]:
-    """What is remembered of the recordings of a split, fit for JSON."""
+    """Facts that are remembered of the recordings of a split, fit for JSON."""
     good = [fact for fact in facts if not fact.fault]
     faults = [fact for fact in facts if fact.fault]
     sensors = {fact.sensor: fact.name for fact in reversed(good) if fact.sensor}

@@ -194,7 +194,7 @@ def _sample(label: str, file: Path) -> Sample | str:
 
 
 def told(skipped: Skipped) -> str:
-    """How many files were skipped and why, with the first names: `2 empty (a/1.png, a/2.png)`."""
+    """Number of files skipped for each reason, with the first names: `2 empty (a/1.png, a/2.png)`."""
     return "; ".join(f"{len(names)} {why} ({some(names)})" for why, names in skipped.items())
 
 

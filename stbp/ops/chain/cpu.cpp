@@ -40,7 +40,7 @@ STBP_API const char* stbp_paths() {
 #undef STBP_NAME
 }
 
-// What the run needs for its two tensors, w.kept, at any T and B: fixed, for a sample, for a step of a sample.
+// Bytes that the run needs for its two tensors, w.kept, at any T and B: fixed, for a sample, for a step of a sample.
 STBP_API void stbp_chain_kept(const StageOrder* orders, int n, int save, int64_t (*bytes)[3]) {
     Window w{};
     w.save = save;

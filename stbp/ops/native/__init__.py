@@ -84,7 +84,7 @@ def supported() -> list[str]:
 
 
 def why_not() -> str:
-    """Why there are no kernels and how to get them, in one sentence; empty if they are loaded."""
+    """Reason why there are no kernels, and how to get them, in one sentence; empty if they are loaded."""
     return _load().why_not
 
 

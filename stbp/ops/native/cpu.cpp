@@ -1,4 +1,4 @@
-// What the loader (__init__.py) asks a library: which instruction set it is for, and what the processor has.
+// Answers of a library to the loader (__init__.py): the instruction set it is for, and what the processor has.
 #include "stbp/ops/native/api.h"
 
 #include <cstring>

@@ -52,7 +52,7 @@ void scan(const Model& model, const float* x, const float* u, const float* o, in
     });
 }
 
-// What the backward pass is given and gives: gradients of the spikes, [T][n], and of the last potential, [n]; the
+// Inputs and outputs of the backward pass: gradients of the spikes, [T][n], and of the last potential, [n]; the
 // potentials of the forward pass and the state before it; gradients of the currents and of that state.
 struct ScanBack {
     const float *grad_o, *grad_u, *us, *u, *o;

@@ -110,7 +110,7 @@ inline void conv_step(const Stage& s, const Strips& strips, const float* rows, c
         }
 }
 
-// What every output of a sample has in every step: bias, and the usual values of the inputs. [position][Mp]
+// Value that every output of a sample has in every step: bias, and the usual values of the inputs. [position][Mp]
 inline void conv_start(const Stage& s, const Events& e, const float* packed, float* start) {
     for (int p = 0; p < s.P(); p++)
         for (size_t n = 0; n < s.Mp(); n++) start[p * s.Mp() + n] = s.bias && n < (size_t)s.M ? s.bias[n] : 0;

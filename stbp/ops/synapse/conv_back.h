@@ -99,7 +99,7 @@ inline void conv_input_gradient(const Window& w, const Stage& s, const Events& e
         }
 }
 
-// What a stage needs in every thread, and its gradient's sums of every group.
+// Data that a stage needs in every thread, and its gradient's sums of every group.
 struct MapStage {
     const Stage& s;
     const Stage* before;
@@ -215,7 +215,7 @@ inline void stage_back(const Window& w, const MapStage& m, int b, const Above& a
                 });
 }
 
-// What the stage below gets, and how much of a was not zero.
+// Gradient that the stage below gets, and how much of a was not zero.
 inline Above send_below(const Window& w, const MapStage& m, MapScratch& own, size_t& sent) {
     const Stage& s = m.s;
     Events& e = own.sent;

@@ -295,8 +295,8 @@ struct Times {
     Buffer<float> value;
 };
 
-// Of one sample whose events all count one. An input that fires in more than half of the steps is listed by the others.
-// Lists of equal length come one after another: the processor foresees where each one ends.
+// Times of one sample whose events all count one. An input that fires in more than half of the steps is listed by the
+// others. Lists of equal length come one after another: the processor foresees where each one ends.
 inline Times by_input(Rows rows, int T, StepMap& map) {
     map.read(rows.first, T, rows.bytes, rows.stride);
     std::vector<uint32_t> at(T + 2, 0);
@@ -321,7 +321,7 @@ inline Times by_input(Rows rows, int T, StepMap& map) {
     return times;
 }
 
-// Of a chunk of samples, with their values if they have any; usual values only of a single one.
+// Times of a chunk of samples, with their values if they have any; usual values only of a single one.
 inline Times by_input(const std::vector<Events>& chunk, int T, size_t inputs) {
     std::vector<uint32_t> at(inputs + 1, 0);
     size_t n = 0;

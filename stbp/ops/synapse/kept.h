@@ -1,4 +1,4 @@
-// What a stage leaves behind for the stage after it and for the backward pass: its spikes as bits, and its potentials.
+// Data that a stage leaves for the stage after it and for the backward pass: its spikes as bits, and its potentials.
 //
 // With the rectangle the backward pass needs of a neuron two bits, and the potential only within the window. So such
 // potentials alone are kept, one after another, and a bit each that says where they belong; not of the last stage, whose
@@ -84,7 +84,7 @@ inline float* kept_unit(const Window& w, const Stage& s, int unit, int part, int
 inline uint32_t* marks_of(const Stage& s) { return reinterpret_cast<uint32_t*>(s.inside); }
 inline size_t marks_of_unit(const Window& w) { return MARKS_OF_UNIT.of(w) / sizeof(uint32_t); }
 
-// Of a unit of neurons and a sample, how far behind s.u its potentials begin. This table stands behind the marks.
+// Table entry of a unit of neurons and a sample: how far behind s.u its potentials begin. The table follows the marks.
 inline uint8_t* kept_place(const Window& w, const Stage& s, int unit, int b) {
     return s.inside + MARKS_OF_UNIT.of(w) * units_of(s) + PLACES_OF_UNIT.of(w) * unit + b * sizeof(uint64_t);
 }

@@ -5,8 +5,8 @@
 
 namespace stbp {
 
-// What a stage sends down. dL/do of the stage below is dX^t = f(0) dX^{t+1} + W^T a^t, where a^t (see `back` in lif.h) is
-// zero for every neuron that neither fired nor was within reach of the threshold.
+// Values that a stage sends down. dL/do of the stage below is dX^t = f(0) dX^{t+1} + W^T a^t, where a^t (see `back` in
+// lif.h) is zero for every neuron that neither fired nor was within reach of the threshold.
 struct Sent {
     Buffer<float> a;                // [B][T][Mp]
     std::vector<Events> events;     // of every sample: id = neuron, value = a

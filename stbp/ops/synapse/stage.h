@@ -16,7 +16,7 @@ namespace stbp {
 // Python asks for the first three; a lookup is taken where it will do for a convolution.
 enum class Kind : int32_t { CURRENT, LINEAR, CONV, LOOKUP };
 
-// What Python says of a stage; mirrored by `_Stage` in call.py.
+// Description of a stage by Python; mirrored by `_Stage` in call.py.
 struct StageOrder {
     Kind kind;
     int32_t C, H, W;             // maps of the input, before pooling; N, 1, 1 without maps
@@ -48,7 +48,7 @@ struct Stage : StageOrder {
     bool complement() const { return fires; }
 };
 
-// What ran: the name of each is what Python reports.
+// Paths that ran: the name of each is what Python reports.
 #define STBP_PATHS(X)             \
     X(NONE, "")                   \
     X(EVENTS, "events")           \
@@ -62,7 +62,7 @@ struct Stage : StageOrder {
 enum class Path : int32_t { STBP_PATHS(STBP_ENUMERATOR) };
 #undef STBP_ENUMERATOR
 
-// What a stage did; mirrored by `_Report` in call.py.
+// Report of what a stage did; mirrored by `_Report` in call.py.
 struct Report {
     double events, gradient;        // shares: of inputs that fire, of what goes down that is not zero
     Path forward, weight, input;    // input: the gradient that goes down

@@ -12,7 +12,7 @@ struct Places {
     explicit Places(const Stage& s)
         : stride(s.stride), pad(s.pad), of_phase((s.PW() + 2 * s.pad + s.stride - 1) / s.stride),
           count(of_phase * s.stride) {}
-    // Of what the output in column x sees through weight dx; pixel x of the row is seen by output 0 through x + pad.
+    // Place that the output in column x sees through weight dx; pixel x of the row is seen by output 0 through x + pad.
     int seen(int x, int dx) const { return dx % stride * of_phase + x + dx / stride; }
     int pixel(int place) const { return place % of_phase * stride + place / of_phase - pad; }
 };

@@ -64,7 +64,7 @@ def _error(result: Result) -> float:
 
 
 def _hidden_rate(result: Result) -> float:
-    """Of the one hidden layer: mean over seeds, in per cent of the steps."""
+    """Firing rate of the one hidden layer: mean over seeds, in per cent of the steps."""
     return 100 * sum(run["summary"]["firing_rate"][0] for run in result["runs"]) / len(result["runs"])
 
 

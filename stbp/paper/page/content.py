@@ -1,4 +1,4 @@
-"""What the page says of results: rows beside the paper's, differences with their uncertainty, settings."""
+"""Results as the page shows them: rows beside the paper's, differences with their uncertainty, settings."""
 
 import math
 import re
@@ -34,9 +34,9 @@ class Measured:
     own: str
     difference: str
     uncertainty: str
-    # What a reader must know of this line.
+    # Facts that a reader must know of this line.
     remarks: tuple[str, ...]
-    # Of the result's own section; None while there is none.
+    # Anchor of the result's own section; None while there is none.
     anchor: str | None
 
 

@@ -28,7 +28,7 @@ class Check(NamedTuple):
 
 
 class Departure(NamedTuple):
-    """How far a recursion is from the exact gradient of the first layer's weights: relative distance and cosine."""
+    """Departure of a recursion from the exact gradient of the first layer's weights: relative distance and cosine."""
 
     decay: float
     recursion: str

@@ -121,7 +121,7 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
 
 
 def packed(quantized: Quantized) -> dict[str, Any]:
-    """What the canvas needs of a network, as JSON; weights are bytes in base64, row by row."""
+    """Data that the canvas needs of a network, as JSON; weights are bytes in base64, row by row."""
     e = quantized.experiment
     gate: Gate = gates_of(e.gate, e.decay)[0]
     layers = [

@@ -115,7 +115,7 @@ def test_a_set_is_found_by_argument_environment_or_in_the_cache(
         ("n-mnist", "empty", r"empty: no n-mnist in it nor in its n-mnist\*/, looked for Train.zip"),
         ("n-mnist", "nowhere", "--data .*nowhere: no such folder"),
         ("nowhere", None, "event data set .*nowhere: no such folder"),
-        ("empty", "empty", "leave --data away"),
+        ("empty", "empty", "omit --data"),
     ],
 )
 def test_a_set_that_is_not_there_is_one_line(tmp_path: Path, name: str, data: str | None, message: str):

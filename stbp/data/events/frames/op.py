@@ -15,7 +15,7 @@ _PARTS = {"step": 0, "time": 1, "events": 2}  # as in cpu.cpp
 
 
 class _Choice(ctypes.Structure):
-    """What the kernel is told besides the events: `Choice` of cpu.cpp, field by field."""
+    """Options of the kernel, besides the events: `Choice` of cpu.cpp, field by field."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("T", "H", "W", "step_us", "start_us", "stop_us", "jitter_us")),
@@ -65,7 +65,7 @@ def frames(
     """
     options, a = options or FrameOptions(), augmentation or Augmentation()
     if a.jitter_us and options.parts == "events":
-        raise ValueError("jitter_us has no effect on parts 'events', which go by the order; leave one of them away")
+        raise ValueError("jitter_us has no effect on parts 'events', which go by the order; omit one of them")
     _check(t, x, y, p, offsets, ids)
     _check_numbers(T, shape, seed, epoch)
     arrays = tuple(values.contiguous() for values in (t, x, y, p, offsets, ids))

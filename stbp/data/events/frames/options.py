@@ -1,4 +1,4 @@
-"""What there is to choose when events become frames: one frozen dataclass each for the frames and for augmentation."""
+"""Options for making frames of events: one frozen dataclass each for the frames and for augmentation."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DEFAULT_STEP_US = 10_000
 
 @dataclass(frozen=True)
 class FrameOptions:
-    """How the events of a recording are divided among T frames.
+    """Options that divide the events of a recording among T frames.
 
     Only the events with `start_us <= t < stop_us` count; the others do not exist. An event at time t goes to frame
 
@@ -29,7 +29,7 @@ class FrameOptions:
         ValueError: a value out of its range, or one that has no effect.
     """
 
-    # What the frames have in common: `step` (a duration), `time` (a share of the duration), `events` (of the events).
+    # Property common to the frames: `step` (a duration), `time` (a share of the duration), `events` (of the events).
     parts: Parts = "step"
     # Microseconds of a frame, at least 1; DEFAULT_STEP_US where None. No other way to divide takes it.
     step_us: int | None = None
@@ -45,7 +45,7 @@ class FrameOptions:
         if self.parts not in get_args(Parts):
             raise ValueError(f"parts must be one of {', '.join(get_args(Parts))}; got {self.parts!r}")
         if self.parts != "step" and self.step_us is not None:
-            raise ValueError(f"step_us has no effect with parts {self.parts!r}; leave it away; got {self.step_us!r}")
+            raise ValueError(f"step_us has no effect with parts {self.parts!r}; omit it; got {self.step_us!r}")
         _check("step_us", self.step, 1, 2**32)
         _check("start_us", self.start_us, 0, 2**32)
         if self.stop_us is not None:

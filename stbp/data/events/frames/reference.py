@@ -36,7 +36,7 @@ def round_half_even(fine: Tensor) -> Tensor:
 
 
 def _augmentation(n: int, sample: int, a: Augmentation, seed: int, epoch: int) -> tuple[Tensor, Tensor, int, int]:
-    """Which of n events stay, by how many microseconds each is late, and the shift along x and y.
+    """Mask of those of n events that stay, microseconds by which each is late, and the shift along x and y.
 
     Event e draws four words at counter (e, 0, sample, epoch) and key (seed, EVENTS): it is dropped where the upper 24
     bits of the first, as a fraction, are below `drop`; the twelve bytes of the others add up to a nearly normal number
