@@ -26,6 +26,7 @@ def test_the_definition_is_the_references_own_lines():
     assert reference[start : start + len(lines)] == lines
 
 
+@pytest.mark.slow
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]):
     names: dict[str, Any] = {}
     exec(EXAMPLE.replace("epochs=5", "epochs=1"), names)

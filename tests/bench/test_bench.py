@@ -247,6 +247,7 @@ def test_a_peer_computes_what_the_reference_computes(name: str, weights):
         assert found.grid.equal
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own(tmp_path: Path, weights, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     if not Path("/proc/self/clear_refs").exists():

@@ -97,6 +97,7 @@ def simulated_beside_others(out: Path) -> int:
     return sum(made)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path):
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         made = list(pool.map(simulated_beside_others, [tmp_path / "set"] * 2))

@@ -119,6 +119,7 @@ def test_train_help_shows_each_field_with_this_experiments_default(run_stbp):
     assert "{fixed}" not in out
 
 
+@pytest.mark.slow
 def test_train_resume_eval_and_plot(run_stbp, tmp_path: Path):
     args = ["train", "digits-mlp", "--network", "64-12-10", "--T", 4, "--epochs", 1, "--out", tmp_path / "run"]
     code, out, err = run_stbp(*args)
@@ -147,6 +148,7 @@ def test_train_resume_eval_and_plot(run_stbp, tmp_path: Path):
             assert min(picture.size) > 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [False, True])
 def test_the_commands_that_train_names_work_as_printed(data, run_stbp, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)

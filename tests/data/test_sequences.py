@@ -86,6 +86,7 @@ def test_recall_shows_one_pattern_a_class_and_then_noise_alone():
         assert len(shown.unique(dim=0)) == 8
 
 
+@pytest.mark.slow
 def test_gradients_through_time_learn_to_recall_and_spatial_ones_do_not(tmp_path):
     through_time = stbp.fit(RECALL, out=tmp_path, report=Silent())
     assert through_time.test_accuracy > 0.5

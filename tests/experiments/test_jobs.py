@@ -17,6 +17,8 @@ from stbp.experiments.jobs import Job, places, run_all, run_here
 from stbp.train.evaluate import load_run
 from stbp.train.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 SMALL = registry.experiment("digits-mlp").replace(network="64-10", T=2, epochs=1)
 DEAD = SMALL.replace(threshold=50.0, init="paper", schedule="constant", epochs=3)
 

@@ -470,6 +470,7 @@ def test_several_threads_at_once_give_what_one_gives(name):
     assert all(f is not None and torch.equal(f, w) for f, w in zip(found, wanted, strict=True))
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_the_whole_graph():
     """In a process of its own: the check of shapes in the tests is not for a compiler."""
     code = """

@@ -29,7 +29,7 @@ from tests.ops.against import difference, dyadic
 GATES = get_args(GateName)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # every test takes the Triton kernels, whatever the device, but where it asks for the reference
-pytestmark = pytest.mark.usefixtures("triton_kernels")
+pytestmark = [pytest.mark.usefixtures("triton_kernels"), pytest.mark.slow]
 
 random = functools.partial(against.random, device=DEVICE)
 spikes = functools.partial(against.spikes, device=DEVICE)

@@ -11,6 +11,8 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install stbp[
 
 from tests.ops.compile_gpu import PRODUCTS, SHAPES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> list[str]:

@@ -542,6 +542,7 @@ def test_spikes_of_a_kernel_are_those_of_the_reference_on_the_same_currents():
     assert torch.equal(state.u, u[-1])
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_a_whole_network():
     code = """
 import torch

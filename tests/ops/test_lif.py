@@ -196,6 +196,7 @@ def test_the_operator_passes_them_on_input_in_another_memory_order():
     torch.library.opcheck(op._lif_backward, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.slow
 def test_torch_compile_takes_the_operator_without_a_graph_break():
     """In a process of its own: in this one the tests' checks of shapes wrap every function."""
     code = """

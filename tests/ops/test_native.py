@@ -57,6 +57,7 @@ def test_the_loaded_instruction_set_is_what_the_processor_promises(forgetful):
     assert native.isa() == ("avx512" if flags >= V4 else "avx2" if flags >= V3 else "baseline")
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("isa", native.supported())
 def test_each_instruction_set_can_be_chosen_and_makes_teams_of_the_size_asked_for(isa):
@@ -71,6 +72,7 @@ print(native.isa(), library.stbp_isa().decode(), *[library.stbp_threads(n) for n
     assert done.stdout.split() == [isa, isa, "1", "2", "3", "1"], done.stderr
 
 
+@pytest.mark.slow
 def test_off_means_no_kernels_and_no_warning():
     done = report("off", "native.warn_once(); print(native.kernels(), native.isa()); print(native.why_not())")
     assert done.stdout.splitlines()[0] == "None None"

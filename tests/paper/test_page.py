@@ -16,6 +16,8 @@ from stbp.paper.page import beyond, content, gradient, render, samples
 from stbp.paper.page.content import NONE
 from stbp.paper.quantized import load
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def html() -> str:

@@ -31,6 +31,7 @@ def train(job: Job) -> None:
     stbp.fit(job.experiment, out=job.folder, report=Silent())
 
 
+@pytest.mark.slow
 def test_everything_is_walked_through_and_nothing_is_published(run_stbp, tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda name, **_: tmp_path / "cache")
@@ -94,6 +95,7 @@ def test_a_mistake_is_one_line(args, message, run_stbp, tmp_path: Path, monkeypa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_data_that_is_missing_fails_those_runs_and_shows_the_rest(run_stbp, tmp_path: Path, monkeypatch):
     row = Row("STBP", "784-800-10", 0.9, "recalled", tuned=(registry.experiment("mnist-mlp").replace(T=1, epochs=1),))
     monkeypatch.setattr(reproduce, "groups", lambda: {"table2": Table("Table 2", "nothing", (row,))})
@@ -175,6 +177,7 @@ def test_a_run_that_was_stopped_because_it_cannot_learn_is_a_result_of_its_own(t
     assert plan.jobs() == []
 
 
+@pytest.mark.slow
 def test_a_network_is_trained_to_be_measured_even_if_its_result_is_known(tmp_path: Path, clean):
     e, published = registry.experiment("digits-mlp").replace(epochs=1, T=2), tmp_path / "results"
     first = Plan({e: 1}, tmp_path / "runs", published)

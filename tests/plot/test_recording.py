@@ -169,6 +169,7 @@ def test_no_events_are_an_error():
         event_plot.recording(recording([]), "a.bin")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_is_one_line_and_leaves_nothing(tmp_path: Path):
     (tmp_path / "a.bin").write_bytes(files.nmnist([(1, 2, 3, 1)]))

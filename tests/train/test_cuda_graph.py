@@ -15,6 +15,8 @@ from stbp.train import fit
 from stbp.train.cuda_graph import StepGraph
 from stbp.train.progress import Silent
 
+pytestmark = pytest.mark.slow
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TINY = {"network": "16-12-3", "T": 2, "epochs": 1, "batch_size": 4, "average": 0.9, "schedule": "cosine"}
 

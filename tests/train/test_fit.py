@@ -201,6 +201,7 @@ def test_what_is_evaluated_and_kept_is_the_mean_of_the_weights_after_every_step(
     assert stbp.evaluate(tmp_path).accuracy == run.test_accuracy
 
 
+@pytest.mark.slow
 def test_a_rate_penalty_makes_hidden_neurons_fire_less_and_is_in_the_loss():
     quiet, loud = (stbp.fit(SMALL, rate_penalty=weight, report=Silent()) for weight in (0.1, 1e-9))
     assert quiet.history[-1]["firing_rate"][0] < 0.8 * loud.history[-1]["firing_rate"][0]
@@ -269,6 +270,7 @@ stbp.fit("digits-mlp", out=sys.argv[1], resume=True, report=Silent(), **small)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_it_is_as_if_never_killed(uninterrupted, tmp_path: Path):
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "run")]
     chance = random.Random(0)
@@ -455,6 +457,7 @@ def test_an_unknown_device_is_named():
         stbp.fit(SMALL, device="tpu", report=Silent())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.environ.get("STBP_DATA"), reason="needs STBP_DATA with mnist/")
 def test_real_mnist_is_learnt_in_one_small_epoch():
     run = stbp.fit(

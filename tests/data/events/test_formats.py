@@ -28,6 +28,7 @@ def test_nmnist_recordings_are_what_the_description_says():
     assert nmnist.encode(files.array(EVENTS)) == files.nmnist(EVENTS)
 
 
+@pytest.mark.slow
 def test_all_real_recordings_agree_with_a_decoder_that_goes_event_by_event(recordings):
     assert len(recordings) == 1100
     for name, raw in recordings.items():

@@ -15,6 +15,8 @@ from stbp.data.events.formats.reading import read
 from . import files
 from .test_formats import dat, evt2, write_shd
 
+pytestmark = pytest.mark.slow
+
 EVENTS: list[files.Event] = [(10, 1, 2, 1), (20, 127, 4, 0), (20, 5, 127, 1), (900_000, 33, 33, 0)]
 WHOLE = {
     "nmnist": (nmnist.decode, files.nmnist([*EVENTS, (0, 0, 240, 0), (2**23 - 1, 1, 2, 1)])),

@@ -19,7 +19,7 @@ EVENTS = st.lists(
 )
 
 
-pytestmark = pytest.mark.usefixtures("isa")
+pytestmark = [pytest.mark.usefixtures("isa"), pytest.mark.slow]
 
 
 def decode_all(raws: list[bytes], names: list[str]) -> dict[str, np.ndarray]:

@@ -220,6 +220,7 @@ def wait_for(file: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path):
     train, _ = write_set(tmp_path, train=3 * store.PART)
     first = start(tmp_path, 0.5)

@@ -213,6 +213,7 @@ def test_the_command_of_a_result_says_yes_and_no_as_the_command_line_does():
     assert parsed.experiment == e
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA, reason="STBP_DATA does not name a folder of data sets")
 def test_real_recordings_are_learnt():
     run = stbp.fit("nmnist-mlp", network="34x34x2-100-10", epochs=8, data=REAL_DATA, report=Silent())
