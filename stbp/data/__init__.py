@@ -1,7 +1,7 @@
 """Data sets of images, and recordings of event cameras.
 
-The public names are `load`, `fetch_set`, `DataSet`, `Windows`, `ImageSet`, `read_events`, `write_events` and
-`DataError`. They are resolved on first use, so that importing this package does not import torch.
+The public names are `load`, `load_folder`, `fetch_set`, `DataSet`, `Windows`, `ImageSet`, `read_events`,
+`write_events` and `DataError`. They are resolved on first use, so that importing this package does not import torch.
 """
 
 from importlib import import_module
@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from stbp.data.error import DataError as DataError
     from stbp.data.events.formats.reading import read_events as read_events
     from stbp.data.events.formats.reading import write_events as write_events
+    from stbp.data.folder.load import load_folder as load_folder
     from stbp.data.images import ImageSet as ImageSet
     from stbp.data.sets import load as load
 
 _HOMES = {
     "load": "stbp.data.sets",
+    "load_folder": "stbp.data.folder.load",
     "fetch_set": "stbp.data.downloads",
     "DataSet": "stbp.data.dataset",
     "Windows": "stbp.data.dataset",

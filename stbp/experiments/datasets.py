@@ -2,17 +2,18 @@
 
 import logging
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from stbp.config import RECORDED, SEQUENCES, Experiment
+from stbp.config import FILELESS, RECORDED, SEQUENCES, Experiment
 from stbp.data import folds, sequences
 from stbp.data.dataset import Samples, Windows
 from stbp.data.error import DataError
 from stbp.data.images import ImageSet
-from stbp.data.sets import load
+from stbp.data.sets import NAMES, load
 from stbp.experiments import own_data
 
 N_MNIST = (60_000, 10_000)  # recordings of the full set
@@ -50,6 +51,8 @@ def ready(experiment: Experiment, data: str | Path | None = None) -> Ready:
 
 def _splits(experiment: Experiment, data: str | Path | None) -> tuple[Samples, Samples]:
     """Training and test samples as they are published."""
+    if experiment.dataset in FILELESS and data is not None:
+        raise DataError(f"{experiment.dataset} needs no files; omit --data, got {str(data)!r}")
     if experiment.dataset in SEQUENCES:
         return _sequences(experiment, data)
     if experiment.dataset == "mnist-simulated":
@@ -64,7 +67,10 @@ def _splits(experiment: Experiment, data: str | Path | None) -> tuple[Samples, S
         if (len(train), len(test)) != N_MNIST:
             warn_of_part(experiment.dataset, len(train), len(test))
         return EventWindows(train), EventWindows(test)
-    return load(experiment.dataset, data, experiment.image_size)
+    if experiment.dataset in NAMES:
+        return load(experiment.dataset, data, experiment.image_size)
+    # by convention, so that a new data set is one file and its name
+    return import_module(f"stbp.data.{experiment.dataset.replace('-', '_')}").read(data)
 
 
 def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[Samples, Samples]:
@@ -72,8 +78,6 @@ def _sequences(experiment: Experiment, data: str | Path | None) -> tuple[Samples
     if name.startswith("mnist-rows"):
         train, test = load("mnist", data)
         return sequences.rows(train, name.endswith("permuted")), sequences.rows(test, name.endswith("permuted"))
-    if data is not None:
-        raise DataError(f"{name} is drawn from random numbers; omit --data, got {str(data)!r}")
     return sequences.adding(experiment.T) if name == "adding" else sequences.recall(experiment.T)
 
 

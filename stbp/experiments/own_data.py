@@ -58,7 +58,7 @@ def divided(whole: Samples, share: float | None, seed: int) -> tuple[Part, Part]
     counts = torch.stack([whole.labels[ids].bincount(minlength=len(whole.classes)) for ids in (train, test)]).T.tolist()
     told = ", ".join(f"{name} {a}+{b}" for name, (a, b) in list(zip(whole.classes, counts, strict=True))[:10])
     _log.warning(
-        "no test set is given: %g %% of each class, drawn by seed %d, are it: %d training and %d test samples (%s%s)",
+        "no test set is given: %g %% of each class are drawn for it by seed %d: %d training and %d test samples (%s%s)",
         100 * share, seed, len(train), len(test), told, ", ..." if len(counts) > 10 else "",
     )  # fmt: skip
     return Part(whole, train), Part(whole, test)

@@ -101,6 +101,7 @@ class Conv2d(torch.nn.Module):
     """
 
     stateless = takes_spikes = True
+    bias: torch.nn.Parameter | None
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class Conv2d(torch.nn.Module):
         self.stride, self.padding = stride, padding
         shape = (out_channels, in_channels, kernel_size, kernel_size)
         self.weight = torch.nn.Parameter(torch.empty(shape, device=device))
-        self.bias = torch.nn.Parameter(torch.empty(out_channels, device=device)) if bias else None
+        self.register_parameter("bias", torch.nn.Parameter(torch.empty(out_channels, device=device)) if bias else None)
         bound = 1 / math.sqrt(math.prod(shape[1:]))
         for parameter in self.parameters():
             torch.nn.init.uniform_(parameter, -bound, bound)

@@ -25,6 +25,10 @@ class Network(torch.nn.Sequential):
     """
 
     def __init__(self, *modules: torch.nn.Module | dict[str, torch.nn.Module]):  # a dictionary: for slices
+        for module in modules:
+            if not isinstance(module, torch.nn.Module | dict):
+                kind = type(module).__name__
+                raise TypeError(f"Network takes layers one by one, Network(a, b), each a torch.nn.Module; got {kind}")
         super().__init__(*modules)  # pyright: ignore[reportArgumentType, reportCallIssue]
         for index, module in enumerate(self):
             if _is_torchs(module):
@@ -166,6 +170,12 @@ def _sum(y: Tensor, z: Tensor) -> Tensor:
 
 
 def _entered(x: Tensor | Spikes) -> Tensor | Spikes:
+    if not isinstance(x, Tensor | Spikes):
+        raise TypeError(f"x must be a tensor or Spikes, [T, B, ...]; got {type(x).__name__}")
+    if isinstance(x, Tensor) and not x.is_floating_point():
+        raise ValueError(f"x must be floating point; got {x.dtype}: give x.float(), or stbp.Spikes.pack(x) for spikes")
+    if len(x.shape) > 0 and x.shape[0] == 0:
+        raise ValueError(f"x must be [T, B, ...] with at least one step; got {list(x.shape)}")
     if len(x.shape) < 3:
         raise ValueError(
             f"x must be [T, B, ...], time first, then the batch; got {list(x.shape)}: a single sample is x[:, None]"

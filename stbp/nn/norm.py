@@ -63,7 +63,7 @@ class TdBatchNorm2d(torch.nn.Module):
     def stage(self) -> Part | Refused:
         """In evaluation, a scale and an offset of the synapse in front."""
         if self.training:
-            return Refused("in training its scale is that of the batch")
+            return Refused("in training it scales by the statistics of the batch")
         scale = self.weight * (self.alpha * self.threshold) / torch.sqrt(self.running_var + self.eps)
         return Part(Affine(), (scale, self.bias - self.running_mean * scale))
 

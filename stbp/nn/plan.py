@@ -89,7 +89,7 @@ def plan(modules: Sequence[torch.nn.Module], x: Tensor | Spikes, names: Sequence
         layers = (names[ends[i] - 1] for i in range(used) if _names_a_stage(pieces, i))
         stages = tuple(stage._replace(layer=name) for stage, name in zip(stages, layers, strict=True))
     if why == CURRENT and isinstance(x, Tensor) and x.requires_grad:
-        why = "a gradient flows into its input"
+        why = "its input needs a gradient, which packed spikes do not have"
     return Run(stages, parameters, length, why or reason)
 
 
@@ -138,7 +138,7 @@ def asked(module: torch.nn.Module) -> Part | Refused:
     if hooks := _hooks(module):
         return Refused("" if all(hasattr(hook, "tap") for hook in hooks) else "it has a hook, which sees it called")
     if not hasattr(module, "stage"):
-        return Refused(f"{type(module).__name__} says nothing of a part in a fused run")
+        return Refused(f"{type(module).__name__} is not part of fused runs")
     if not speaks_for("stage", type(module)) or "forward" in vars(module):
         return Refused(f"{type(module).__name__} has a forward of its own, and no stage that goes with it")
     return module.stage()  # pyright: ignore[reportCallIssue]

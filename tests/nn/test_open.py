@@ -243,6 +243,31 @@ def test_a_part_of_a_network_still_takes_images():
     assert torch.equal(net[2:](net[:2](x)), net(x))
 
 
+def test_synapses_without_a_bias_run_fused_and_norms_fold_into_them():
+    net = nn.Network(
+        nn.Conv2d(1, 3, 3, bias=False), nn.TdBatchNorm2d(3), nn.LIF(0.25), nn.Linear(48, 4, bias=False), nn.LIF()
+    )
+    told = nn.explain(net.eval(), spikes(5, 3, 1, 6, 6)).layers
+    assert [layer.run for layer in told] == ["0 to 4"] * 5
+    assert set(net.state_dict()) >= {"0.weight", "3.weight"}
+    assert "0.bias" not in net.state_dict()
+
+
+def test_what_is_no_window_and_what_is_no_layer_is_refused_by_name(unchecked_shapes):
+    net: Any = nn.build("6-4")
+    for wrong, message in (
+        (torch.zeros(5, 2, 6, dtype=torch.int64), "x must be floating point; got torch.int64"),
+        (torch.zeros(0, 2, 6), "at least one step"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net(wrong)
+    with pytest.raises(TypeError, match="x must be a tensor or Spikes"):
+        net([1.0])
+    layers: Any = [nn.LIF()]
+    with pytest.raises(TypeError, match="Network takes layers one by one"):
+        nn.Network(layers)
+
+
 @pytest.mark.parametrize("notation", ["6x6-9-4", "6x6-2C3-4"])
 def test_an_input_without_batch_is_told_so(notation):
     net = nn.build(notation)
@@ -321,7 +346,7 @@ def test_any_module_is_recorded_and_explained():
     told = {layer.layer: layer for layer in nn.explain(net, x).layers}
     assert told["left.0"].kernels["forward"] == "events"
     assert told["trunk.1"].run == "trunk.0 to trunk.1"
-    assert told["left.0"].reason == "a gradient flows into its input"
+    assert told["left.0"].reason == "its input needs a gradient, which packed spikes do not have"
     assert set(told) == {"trunk.0", "trunk.1", "left.0", "left.1", "right.0", "right.1"}
 
 
@@ -339,7 +364,7 @@ def test_explain_tells_the_kernel_or_the_reason_and_leaves_no_trace():
     assert "BatchNorm2d" in norm.reason
     assert neurons.kernels
     assert "MaxPool2d" in pool.reason
-    assert linear.reason == "a gradient flows into its input"
+    assert linear.reason == "its input needs a gradient, which packed spikes do not have"
     assert last.kernels == {"forward": "window", "input": "window"}
     assert len(str(why).splitlines()) == 7
     with dispatch.reference_only():

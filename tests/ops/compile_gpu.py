@@ -56,13 +56,12 @@ def main() -> None:
     _only_compile()
     from stbp import Spikes, nn, ops
     from stbp.ops import State, dispatch
+    from stbp.ops.surrogate.gpu import CURVES
 
     dispatch._interpreted.set(True)  # tensors on the CPU stand for those of a GPU
     for dtype, curve, gate in (
-        (torch.float32, "rectangle", "linear"),
+        *((torch.float32, curve, "linear") for curve in CURVES),
         (torch.float32, "rectangle", "detached"),
-        (torch.float32, "polynomial", "linear"),
-        (torch.float32, "sigmoid", "linear"),
         (torch.bfloat16, "gaussian", "paper"),
     ):
         x = torch.zeros(40, 2, 33, dtype=dtype, requires_grad=True)

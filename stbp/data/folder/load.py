@@ -111,6 +111,32 @@ def read(
     return own
 
 
+def load_folder(
+    path: str | Path, image_size: int | None = None, seed: int = 0
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images of the user's own, `(images, labels)` of the training and of the test set, as `stbp.fit` takes them.
+
+    Images are uint8 `[N, C, H, W]`, labels int64 `[N]`, by the sorted names of the classes. Where there is no test set
+    a fifth of every class is drawn by the seed.
+
+    Args:
+        path: a folder that `stbp data info` calls images, or a file of arrays.
+        image_size: height and width that image files are scaled to; None takes them as they are, all of one size.
+
+    Raises:
+        DataError: the folder holds something else; as `look` and `read`.
+    """
+    found = look(Path(path).expanduser())
+    if kind(found) != "images":
+        raise DataError(f"{path}: holds {describe(found)}, no images; train on it by stbp train folder --data {path}")
+    sets = [one for one in read(found, image_size=image_size).sets if isinstance(one, ImageSet)]
+    if len(sets) == 2:
+        return (sets[0].images, sets[0].labels), (sets[1].images, sets[1].labels)
+    images, labels = sets[0].images, sets[0].labels
+    train, test = draw(labels, TEST_SHARE, seed)
+    return (images[train], labels[train]), (images[test], labels[test])
+
+
 def kind(found: Found) -> str:
     """Kind of the data found, in a word or two."""
     if isinstance(found, Hdf5):

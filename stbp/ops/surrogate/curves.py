@@ -42,8 +42,8 @@ class Curve(NamedTuple):
 
     # h(v) of v = u - threshold and the width.
     function: Callable[[Tensor, float], Tensor]
-    # Half the length of the interval around the threshold outside which the curve is zero or, where its support is
-    # unbounded, under 1 % of its peak; in units of the width.
+    # Half the length of the interval around the threshold outside which the curve is under 1 % of its peak, in units of
+    # the width; of the rectangle and the triangle where they reach zero.
     reach: float
 
 
