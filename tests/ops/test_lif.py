@@ -227,3 +227,10 @@ assert torch.equal(compiled, eager)
 def test_arguments_out_of_range_are_named(arguments, message, unchecked_shapes):
     with pytest.raises(ValueError, match=message):
         ops.lif(**{"x": torch.zeros(2, 1, 3), **arguments})
+
+
+@pytest.mark.parametrize("name", ["decay", "threshold", "width"])
+@pytest.mark.parametrize("value", [torch.tensor(0.5), torch.tensor([0.5]), torch.nn.Parameter(torch.full((3,), 0.5))])
+def test_a_constant_that_is_a_tensor_is_refused_by_name(name, value, unchecked_shapes):
+    with pytest.raises(ValueError, match=f"^{name} must be a number: .* not built yet"):
+        ops.lif(torch.zeros(2, 1, 3), **{name: value})
