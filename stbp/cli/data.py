@@ -36,7 +36,8 @@ def info(
         table.add_row(name, escape(value))
     say(table)
     if "command" in found:  # not in the table, which breaks lines
-        say(f"train with: {escape(found['command'])}")
+        flag = "  and the flag that it needs, see above" if found.get("needs") else ""
+        say(f"train with: {escape(found['command'])}{flag}")
 
 
 def _counted_rows(found: dict[str, Any]) -> list[tuple[str, str]]:

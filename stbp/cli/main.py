@@ -315,10 +315,18 @@ def _run(args: Sequence[str]) -> None:
         return
     args = args or ["--help"]
     _check_names(args)
-    _app(COMMANDS).cli(
-        prog="stbp",
-        args=args,
-        description=f"stbp {__version__}: train spiking neural networks by backpropagation through space and time. "
+    command, words = COMMANDS, 0
+    while not callable(command) and words < len(args) and args[words] in command:
+        command, words = command[args[words]], words + 1
+    if callable(command):  # alone, so that mistakes and help speak of this command
+        tyro.cli(command, prog=" ".join(["stbp", *args[:words]]), args=args[words:], description=command.__doc__)
+        return
+    _app(command).cli(
+        prog=" ".join(["stbp", *args[:words]]),
+        args=args[words:],
+        description=ABOUT[args[words - 1]]
+        if words
+        else f"stbp {__version__}: train spiking neural networks by backpropagation through space and time. "
         "Start with: stbp train digits-mlp. --debug behind any command shows where an error came from.",
     )
 

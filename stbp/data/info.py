@@ -15,7 +15,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from stbp.data.error import DataError
+from stbp.data.error import DataError, NotInstalledError
 from stbp.data.events import archive, source
 from stbp.data.events.formats import reading, shd
 from stbp.data.folder import arrays, images, load, recordings, tree
@@ -88,6 +88,8 @@ def _folder(path: Path) -> dict[str, Any]:
             told = _hdf5(found)
         else:
             told = _images(found) if found.kind == "images" else _recordings(found)
+    except NotInstalledError:
+        raise
     except DataError as error:
         members, others = find(path) if path.is_dir() and not tree.is_tree(path) else ([], 0)
         if source.find(path) is not None:
@@ -132,6 +134,8 @@ def _recordings(found: tree.Tree) -> dict[str, Any]:
                 one = reading.read_quietly(sample.path)
                 facts.append(recordings.fact_of(one, sample.name, sample.label))
                 yield one
+            except NotInstalledError:
+                raise
             except DataError as error:
                 damaged.append(str(error))
 
@@ -320,5 +324,7 @@ def _read_all(members: Iterable[Member], damaged: list[str]) -> Iterable[reading
                     archives[member.zipped] = stack.enter_context(archive.opened(member.zipped))
                 raw = archive.read(archives[member.zipped], member.path.as_posix())
                 yield reading.decode(raw, member.zipped / member.path)
+            except NotInstalledError:
+                raise
             except DataError as error:
                 damaged.append(str(error))

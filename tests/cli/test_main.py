@@ -49,7 +49,7 @@ sys.exit("torch" in sys.modules)
         (["train"], "stbp train needs the name of an experiment"),
         (["train", "mnist-mpl"], "did you mean mnist-mlp?"),
         (["train", "mnist-mlp", "--data", "/nowhere"], "--data /nowhere: no such folder"),
-        (["train", "digits-mlp", "--data", "."], "digits comes with the package"),
+        (["train", "digits-mlp", "--data", "."], "digits needs no files"),
         (["train", "digits-mlp", "--network", "64-2x-10"], "part 2 of network '64-2x-10' is '2x'"),
         (["train", "digits-mlp", "--threads", "0"], "threads must be at least 1; got 0"),
         (["eval", "nowhere"], "nowhere holds no run: there is no config.json in it"),
