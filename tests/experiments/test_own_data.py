@@ -78,7 +78,7 @@ def test_recordings_are_trained_on_with_a_split_that_is_drawn_and_told(run_stbp,
     folder = recordings(tmp_path / "data")
     config = trained(run_stbp, folder, tmp_path / "run", "--network", "4C5-P4-10", "--downscale", 4)
     assert (config["network"], config["sensor"], config["downscale"]) == ("32x32x2-4C5-P4-10-2", "128x128", 4)
-    assert "drawn by seed 0, are it: 16 training and 4 test samples (left 8+2, right 8+2)" in caplog.text
+    assert "are drawn for it by seed 0: 16 training and 4 test samples (left 8+2, right 8+2)" in caplog.text
     assert "6 steps hold the longest training recording" in caplog.text
     longest = max(e[-1][0] - e[0][0] for e in (events(k, i) for k in range(2) for i in range(10)))
     assert 6 * config["step_ms"] * 1000 > longest >= 6 * (config["step_ms"] * 1000 - 1)
@@ -115,7 +115,7 @@ def test_idx_files_and_arrays_are_trained_on(run_stbp, tmp_path, caplog):
     np.savez(tmp_path / "own.npz", x=x, y=y)
     config = trained(run_stbp, tmp_path / "own.npz", tmp_path / "b", "--test-share", 0.5, "--seed", 3)
     assert config["test_share"] == 0.5
-    assert "50 % of each class, drawn by seed 3, are it: 15 training and 15 test samples" in caplog.text
+    assert "50 % of each class are drawn for it by seed 3: 15 training and 15 test samples" in caplog.text
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, cache):
