@@ -101,7 +101,7 @@ def chart(benchmark: dict[str, Any]) -> str:
         if (ratio := found["ratios"].get("step", {}).get("uncompiled"))
     ]
     longest = max((theirs for _, _, theirs, _ in rows), default=1.0)
-    size = f'width="760" height="{52 * len(rows) + 34}"'
+    size = f'width="840" height="{52 * len(rows) + 34}"'
     title = f"Milliseconds of a training step, {benchmark['threads']} threads, {benchmark['processor']}"
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="13">',
@@ -112,7 +112,7 @@ def chart(benchmark: dict[str, Any]) -> str:
         y = 34 + 52 * row
         lines.append(f'<text x="8" y="{y + 25}" fill="{INK}">{notation}</text>')
         for bar, (value, colour, name) in enumerate(((ours, BLUE, "stbp"), (theirs, GREY, peer))):
-            width = max(1.0, 330 * value / longest)
+            width = max(1.0, 300 * value / longest)
             lines.append(f'<rect x="230" y="{y + 4 + 20 * bar}" width="{width:.1f}" height="16" fill="{colour}"/>')
             text = f"{value:.3g} ms, {name}" + (f", {theirs / ours:.1f} times as long" if bar else "")
             lines.append(f'<text x="{236 + width:.1f}" y="{y + 17 + 20 * bar}" fill="{INK}">{text}</text>')
