@@ -18,7 +18,9 @@ import stbp
 from stbp import nn
 from stbp.config import Experiment
 from stbp.experiments.run import evaluate
+from stbp.nn import plan
 from stbp.nn.record import synapses
+from stbp.ops.stage import Neuron
 from stbp.train import checkpoint
 from stbp.train.checkpoint import Checkpoint
 from stbp.train.evaluate import Run
@@ -57,10 +59,10 @@ def quantize(run: Run) -> Quantized:
         ValueError: the network is not a chain of Linear and LIF on Bernoulli-coded images of one channel.
     """
     e, net = run.experiment, run.network
-    kinds = [type(module) for module in net]
+    kinds = [type(plan.piece(layer)) for layer in net]
     if e.neuron != "lif" or e.encoding != "bernoulli" or run.shape[0] != 1 or e.step_ms is not None:
         raise ValueError(f"the canvas needs a spiking network on Bernoulli-coded grey images; {e.name} is none")
-    if kinds != [nn.Linear, nn.LIF] * (len(kinds) // 2):
+    if kinds != [plan.Synapse, Neuron] * (len(kinds) // 2):
         raise ValueError(f"the canvas needs a network of numbers alone, such as 784-400-10; got {e.network}")
     on_grid = tuple(_on_grid(layer) for layer in synapses(net).values())
     return Quantized(e, on_grid, run.classes, {})

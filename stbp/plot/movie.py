@@ -15,11 +15,12 @@ from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 from PIL import Image
 
-from stbp import nn
 from stbp.data.events.windows import window_of_file
 from stbp.files import write_atomically
+from stbp.nn.plan import Synapse, piece
 from stbp.nn.record import synapses
 from stbp.ops.spikes import Spikes
+from stbp.ops.stage import Neuron
 from stbp.plot.sample import about
 from stbp.plot.style import BLUE, GREEN, GREY, INK, LINE, RED, STYLE
 from stbp.train.evaluate import Run, device_of
@@ -56,8 +57,8 @@ def _check(run: Run) -> None:
         raise ValueError(f"plot movie needs a run on recordings; {e.name} was trained on {e.dataset}")
     if e.neuron == "relu":
         raise ValueError(f"{e.name} is a network without spikes, so there are none to draw")
-    kinds = [type(module) for module in run.network][-3:]
-    if kinds != [nn.LIF, nn.Linear, nn.LIF]:
+    kinds = [type(piece(layer)) for layer in run.network][-3:]
+    if kinds != [Neuron, Synapse, Neuron]:
         raise ValueError(f"plot movie needs a hidden layer of neurons in front of the output; got {e.network}")
 
 

@@ -12,7 +12,7 @@ from stbp.cli import main
 from stbp.experiments import registry, stats
 from stbp.experiments import results as report
 from stbp.paper import markdown, study, tables
-from stbp.paper.page import beyond, content, gradient, render, samples
+from stbp.paper.page import content, gradient, render, samples, studies
 from stbp.paper.page.content import NONE
 from stbp.paper.quantized import load
 
@@ -322,7 +322,7 @@ def _measured(name: str, folder: Path) -> dict:
 
 def test_a_measured_network_is_shown_and_another_is_not_yet_run(tmp_path: Path):
     _measured("mnist-mlp-400-tuned", tmp_path)
-    (_, found, density), (_, absent, nothing) = beyond.studies(tmp_path)
+    (_, found, density), (_, absent, nothing) = studies.studies(tmp_path)
     assert found is not None
     assert density is not None
     assert (absent, nothing) == (None, None)
@@ -338,18 +338,18 @@ def test_a_measured_network_is_shown_and_another_is_not_yet_run(tmp_path: Path):
 
 
 def test_windows_and_rates_are_points_of_their_results():
-    assert beyond.rates([]) is None
+    assert studies.rates([]) is None
     tuned = registry.experiment("mnist-mlp-400-tuned")
     short = _result(tuned.name, [0.96, 0.98], T=5)
     quiet = _result(tuned.name, [0.97], rate_penalty=0.1)
     quiet["runs"][0]["summary"]["firing_rate"] = [0.05, 0.1]
     other = _result(tuned.name, [0.5], rate_penalty=0.1, threshold=0.9)
-    assert [(e.T, beyond._error(r)) for e, r in beyond._of("window", [short, quiet])] == [(5, pytest.approx(3.0))]
-    [(e, found)] = beyond._of("rate", [short, quiet, other])
-    assert (e.rate_penalty, beyond._hidden_rate(found)) == (0.1, 5.0)
+    assert [(e.T, studies._error(r)) for e, r in studies._of("window", [short, quiet])] == [(5, pytest.approx(3.0))]
+    [(e, found)] = studies._of("rate", [short, quiet, other])
+    assert (e.rate_penalty, studies._hidden_rate(found)) == (0.1, 5.0)
     loud = _result(tuned.name, [0.98])
     loud["runs"][0]["summary"]["firing_rate"] = [0.2, 0.1]
-    drawn = beyond.rates([quiet, loud])
+    drawn = studies.rates([quiet, loud])
     assert drawn is not None
     assert ">penalty 0<" in drawn
     assert ">penalty 0.1<" in drawn
@@ -360,9 +360,9 @@ def test_how_far_a_gradient_reaches_is_a_share_of_the_last_steps(tmp_path: Path)
         "recall": {"test_accuracy": 0.75, "samples": 500, "norm": [2.0, 1.0, 0.5], "relative": [1.0, 0.5, 0.25]},
         "recall-sdbp": {"test_accuracy": 0.2, "samples": 500, "norm": [2.0, 0.0, 0.0], "relative": [1.0, 0.0, 0.0]},
     }
-    assert beyond.reach({}) is None
+    assert studies.reach({}) is None
     found = {"command": "python x", "networks": networks}
-    drawn = beyond.reach(found)
+    drawn = studies.reach(found)
     assert drawn is not None
     assert "recall-sdbp" not in drawn
     (tmp_path / "reach").mkdir()

@@ -17,7 +17,7 @@ from stbp.files import write_atomically
 from stbp.ops.neuron.reference import Gate
 from stbp.ops.neuron.reference import gates as gates_of
 from stbp.paper import comparison, study, tables
-from stbp.paper.page import beyond, content, figures, gradient, samples
+from stbp.paper.page import content, figures, gradient, samples, studies
 from stbp.paper.page.content import Result
 from stbp.paper.quantized import Quantized, load, measure, save
 from stbp.train import runs
@@ -98,13 +98,13 @@ def render(folder: Path, quantized: Quantized | None, seen: samples.Seen) -> str
         curves=_curves(results),
         shapes=_shapes(),
         studies=[_study(key, figure, known) for key, figure in _figures()],
-        beyond=beyond.studies(folder),
-        rates=beyond.rates(known),
-        windows=beyond.windows(folder, known),
+        beyond=studies.studies(folder),
+        rates=studies.rates(known),
+        windows=studies.windows(folder, known),
         reach=_read(folder / "reach" / "gradient.json"),
-        reach_panel=beyond.reach(_read(folder / "reach" / "gradient.json")),
+        reach_panel=studies.reach(_read(folder / "reach" / "gradient.json")),
         study=study,
-        back=beyond.BACK,
+        back=studies.BACK,
         seen=seen,
         network=quantized,
         packed=None if quantized is None else packed(quantized),
