@@ -137,5 +137,5 @@ def test_a_window_without_room_and_data_without_use_are_errors(tmp_path):
     for dataset, least in (("adding", 5), ("recall", 8)):
         with pytest.raises(ValueError, match=f"T must be at least {least} with dataset {dataset}"):
             stbp.fit(RECALL, dataset=dataset, T=least - 1, report=Silent())
-        with pytest.raises(ValueError, match="recall needs no files; omit --data"):
+        with pytest.raises(ValueError, match=f"{dataset} needs no files; omit --data"):
             stbp.fit(RECALL, dataset=dataset, data=tmp_path, report=Silent())
