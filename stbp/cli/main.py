@@ -263,6 +263,8 @@ def bench(
 
 
 Commands = Mapping[str, "Callable[..., None] | Commands"]
+# A command, or a group of commands, and the arguments behind its name.
+Found = tuple[Callable[..., None] | Commands, Sequence[str]]
 COMMANDS: dict[str, Callable[..., None] | Commands] = {
     "list": list_,
     "train": TRAIN,
@@ -293,20 +295,23 @@ def _app(commands: Commands) -> tyro.extras.SubcommandApp:
     return app
 
 
-def _check_names(args: Sequence[str], commands: Commands = COMMANDS, before: str = "stbp") -> None:
-    """Raise ValueError for a command or an experiment that is missing or does not exist, with the nearest that does."""
-    word, *others = (*args, "")
+def _find(args: Sequence[str], commands: Commands = COMMANDS, before: str = "stbp") -> Found:
+    """Return the command, or the group of commands, that the arguments name, and the arguments behind its name.
+
+    Raises:
+        ValueError: a command or an experiment is missing or does not exist; the message offers the nearest that does.
+    """
+    word = args[0] if args else ""
     kind = "an experiment" if commands in (TRAIN, CROSSVALIDATE) else "a command"
     if not word:
         raise ValueError(f"{before} needs the name of {kind}; {before} --help shows all")
     if word.startswith("-"):
-        return
+        return commands, args
     found = commands.get(word)
     if found is None:
         near = hint(word, commands)
         raise ValueError(f"{before} has no {kind.split()[1]} {word!r}{near} ({before} --help shows all)")
-    if not callable(found):
-        _check_names(others[:-1], found, f"{before} {word}")
+    return (found, args[1:]) if callable(found) else _find(args[1:], found, f"{before} {word}")
 
 
 def _run(args: Sequence[str]) -> None:
@@ -314,17 +319,16 @@ def _run(args: Sequence[str]) -> None:
         print(__version__)
         return
     args = args or ["--help"]
-    _check_names(args)
-    command, words = COMMANDS, 0
-    while not callable(command) and words < len(args) and args[words] in command:
-        command, words = command[args[words]], words + 1
+    command, rest = _find(args)
+    words = args[: len(args) - len(rest)]
+    prog = " ".join(["stbp", *words])
     if callable(command):  # alone, so that mistakes and help speak of this command
-        tyro.cli(command, prog=" ".join(["stbp", *args[:words]]), args=args[words:], description=command.__doc__)
+        tyro.cli(command, prog=prog, args=rest, description=command.__doc__)
         return
     _app(command).cli(
-        prog=" ".join(["stbp", *args[:words]]),
-        args=args[words:],
-        description=ABOUT[args[words - 1]]
+        prog=prog,
+        args=rest,
+        description=ABOUT[words[-1]]
         if words
         else f"stbp {__version__}: train spiking neural networks by backpropagation through space and time. "
         "Start with: stbp train digits-mlp. --debug behind any command shows where an error came from.",

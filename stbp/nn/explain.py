@@ -1,6 +1,6 @@
 """`explain`: which kernel runs each layer of a network, or why none does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,22 +59,27 @@ def explain(net: torch.nn.Module, x: Tensor | Spikes) -> Explanation:
         net: a `Network`, or any module that holds our layers.
         x: its input, `[T, B, ...]`.
     """
+    return explain_pass(net, lambda: net(x).sum())
+
+
+def explain_pass(net: torch.nn.Module, forward: Callable[[], Tensor]) -> Explanation:
+    """As `explain`, of a forward pass that gives a number, and of the pass back from it."""
     with torch.random.fork_rng(devices=[]):
         before = [buffer.clone() for buffer in net.buffers()]
         try:
             with dispatch.watch() as seen, naming(net):
-                o = net(x)
+                total = forward()
                 parameters = [p for p in net.parameters() if p.requires_grad]
-                if o.requires_grad and parameters:
-                    torch.autograd.grad(o.sum(), parameters, allow_unused=True)
+                if total.requires_grad and parameters:
+                    torch.autograd.grad(total, parameters, allow_unused=True)
         finally:
             with torch.no_grad():
                 for buffer, value in zip(net.buffers(), before, strict=True):
                     buffer.copy_(value)
-    return explained(net, seen)
+    return _explained(net, seen)
 
 
-def explained(net: torch.nn.Module, seen: Sequence[dispatch.Path]) -> Explanation:
+def _explained(net: torch.nn.Module, seen: Sequence[dispatch.Path]) -> Explanation:
     """Explanation of each layer, from records of `dispatch.watch` of one pass under `naming(net)`."""
     found: list[Layer] = []
     for name, module in net.named_modules():

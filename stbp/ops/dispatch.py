@@ -231,11 +231,6 @@ def why_not_fused(
     return why
 
 
-def fused(*tensors: torch.Tensor | None, others: Sequence[torch.Tensor] = ()) -> bool:
-    """True if a run of layers on these tensors can be one operator, `chain`, on the CPU or on a GPU."""
-    return not why_not_fused(*tensors, others=others)
-
-
 def triton(*tensors: torch.Tensor | None) -> bool:
     """True if the Triton kernels serve these tensors: on a CUDA device, floating ones in float32 or bfloat16."""
     return not _why_not_triton(*tensors)

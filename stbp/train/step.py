@@ -9,9 +9,8 @@ from torch import Tensor
 
 from stbp import loss as losses
 from stbp.config import Training
-from stbp.nn.explain import explained
-from stbp.nn.record import naming, neuron_layers
-from stbp.ops import dispatch
+from stbp.nn.explain import explain_pass
+from stbp.nn.record import neuron_layers
 from stbp.ops.spikes import Spikes
 from stbp.train.checkpoint import Checkpoint
 from stbp.train.evaluate import predict, read_out
@@ -111,13 +110,7 @@ class Learner:
 
     def kernels(self, x: Tensor | Spikes, y: Tensor) -> list[dict[str, Any]]:
         """Kernels that run each layer in a step on this batch, forward and backward; nothing is changed by it."""
-        before = [buffer.clone() for buffer in self.net.buffers()]
-        with dispatch.watch() as seen, naming(self.net):
-            trained = [p for p in self.net.parameters() if p.requires_grad]
-            torch.autograd.grad(self.loss(x, y)[1], trained, allow_unused=True)
-        for buffer, value in zip(self.net.buffers(), before, strict=True):
-            buffer.copy_(value)
-        return explained(self.net, seen).records()
+        return explain_pass(self.net, lambda: self.loss(x, y)[1]).records()
 
     def state(self) -> list[Tensor]:
         """All tensors that a step changes."""
